@@ -1,0 +1,56 @@
+//! The messages that leave the program: topics, types and the CloudEvents envelope.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{EntityId, EventId, IntegrationId, RunId, record::ChangedRecord, time};
+
+/// Topic of requests to sync an integration.
+pub const SYNC_REQUESTS: &str = "nucleus-sync-requests";
+/// Topic of DNA-analysis events.
+pub const DNA_ANALYSIS: &str = "nucleus-dna-analysis";
+/// CloudEvents type of a sync request.
+pub const SYNC_REQUESTED_V1: &str = "dev.nucleus.sync.requested.v1";
+/// CloudEvents type of a DNA-analysis event.
+pub const DNA_ANALYSIS_REQUESTED_V1: &str = "dev.nucleus.dna.analysis_requested.v1";
+/// A DNA-analysis event names at most so many records.
+pub const RECORDS_PER_EVENT: usize = 100;
+
+/// The data of `dev.nucleus.dna.analysis_requested.v1`: references only, never content.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DnaAnalysisRequested {
+    /// The owner.
+    pub entity_id: EntityId,
+    /// The connected account.
+    pub integration_id: IntegrationId,
+    /// The run that found the changes; absent where an integration was removed with its records.
+    pub run_id: Option<RunId>,
+    /// Always `untrusted_external`.
+    pub trust: String,
+    /// What changed; at most [`RECORDS_PER_EVENT`].
+    pub records: Vec<ChangedRecord>,
+}
+
+/// A CloudEvents 1.0 event in structured JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct CloudEvent {
+    /// Always `1.0`.
+    pub specversion: &'static str,
+    /// The outbox row's id; a repeat keeps it.
+    pub id: EventId,
+    /// `nucleus/{service_name}`.
+    pub source: String,
+    /// One of the types above.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The integration's id.
+    pub subject: IntegrationId,
+    /// When it became true.
+    #[serde(serialize_with = "time::serialize")]
+    pub time: DateTime<Utc>,
+    /// Always `application/json`.
+    pub datacontenttype: &'static str,
+    /// What the type says it is.
+    pub data: Value,
+}

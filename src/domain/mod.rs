@@ -1,0 +1,17 @@
+//! The words of the program: ids, times, and the values that rooms hand to each other.
+//!
+//! Pure values only: no input or output, no database types, no HTTP types.
+
+pub mod clock;
+pub mod event;
+pub mod ids;
+pub mod quota;
+pub mod record;
+pub mod service;
+pub mod sync;
+pub mod time;
+
+pub use clock::{Clock, SystemClock};
+pub use ids::{EntityId, EventId, IntegrationId, RecordId, RunId};
+pub use quota::QuotaTable;
+pub use service::ServiceName;

@@ -1,0 +1,2 @@
+//! The library behind the `nucleus` binary.
+pub mod domain;

@@ -1,0 +1,2 @@
+//! The `nucleus` binary.
+fn main() {}
