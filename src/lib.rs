@@ -1,2 +1,3 @@
 //! The library behind the `nucleus` binary.
+pub mod db;
 pub mod domain;

@@ -9,6 +9,8 @@ use sea_orm_migration::{
     sea_orm::{ConnectionTrait, DbBackend},
 };
 
+pub use sea_orm_migration::MigratorTrait;
+
 mod m001_baseline;
 mod m002_entity_integrations;
 mod m003_raw_data;

@@ -26,6 +26,7 @@ impl MigrationTrait for Migration {
                     credential_type varchar(50) NOT NULL,
                     status varchar(20) NOT NULL,
                     account text,
+                    account_verified boolean NOT NULL DEFAULT false,
                     last_sync_at {time},
                     last_sync_status varchar(20),
                     sync_error_message text,

@@ -50,6 +50,7 @@ impl MigrationTrait for Migration {
                         REFERENCES entity_integrations (id) ON DELETE CASCADE,
                     stream varchar(100) NOT NULL,
                     cursor_value {json} NOT NULL,
+                    listing_run_id {uuid},
                     updated_at {time} NOT NULL,
                     PRIMARY KEY (integration_id, stream)
                 );

@@ -1,0 +1,73 @@
+//! `entity`: the people, or whatever else a footprint belongs to. The table is the platform's own.
+
+use chrono::{DateTime, Utc};
+use sea_orm::FromQueryResult;
+use serde::Serialize;
+
+use super::{Db, DbError, Slice, Slicing, Sql, Tx};
+use crate::domain::{EntityId, sync::Scope, time};
+
+/// One row.
+#[derive(Debug, Clone, FromQueryResult, Serialize)]
+pub struct Entity {
+    /// Its id.
+    #[serde(rename = "entity_id")]
+    pub id: EntityId,
+    /// What people call it; at most 255 characters.
+    pub name: String,
+    /// When it was made.
+    #[serde(serialize_with = "time::serialize")]
+    pub created_at: DateTime<Utc>,
+}
+
+/// Adds an entity.
+pub async fn insert(tx: &Tx, entity: &Entity) -> Result<(), DbError> {
+    Sql::new(
+        "INSERT INTO entity (id, name, created_at, updated_at) VALUES ($1, $2, $3, $3)",
+        [
+            entity.id.into(),
+            entity.name.clone().into(),
+            entity.created_at.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Entities that `scope` may see, newest first.
+pub async fn list(db: &Db, scope: Scope, slicing: Slicing) -> Result<Slice<Entity>, DbError> {
+    let mut sql = Sql::new("SELECT id, name, created_at FROM entity WHERE true", []);
+    if let Scope::Entity(entity) = scope {
+        sql = sql.push(" AND id = ").bind(entity);
+    }
+    if let Some(after) = slicing.after {
+        sql = sql.push(" AND id < ").bind(after);
+    }
+    let rows = sql
+        .push(" ORDER BY id DESC LIMIT ")
+        .bind(slicing.limit as i64 + 1)
+        .all(db.reader())
+        .await?;
+    Ok(Slice::cut(rows, slicing.limit))
+}
+
+/// Whether there is such an entity.
+pub async fn exists(db: &Db, id: EntityId) -> Result<bool, DbError> {
+    Sql::new("SELECT count(*) FROM entity WHERE id = $1", [id.into()])
+        .scalar::<i64>(db.reader())
+        .await
+        .map(|count| count > 0)
+}
+
+/// Removes an entity and, by cascade, what belongs to it.
+pub async fn delete(tx: &Tx, id: EntityId) -> Result<(), DbError> {
+    let deleted = Sql::new("DELETE FROM entity WHERE id = $1", [id.into()])
+        .execute(&tx.inner)
+        .await?;
+    if deleted == 0 {
+        Err(DbError::NotFound)
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,513 @@
+//! `entity_integrations`: connected accounts; and `former_integrations`: what a removed connection
+//! leaves behind so that its records can be adopted.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{FromQueryResult, JsonValue, Value};
+
+use super::{Db, DbError, Slice, Slicing, Sql, Tx, now_ms};
+use crate::domain::{
+    EntityId, IntegrationId, ServiceName,
+    sync::{IntegrationStatus, Scope},
+};
+
+/// One row.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Integration {
+    /// Its id.
+    pub id: IntegrationId,
+    /// Its owner.
+    pub entity_id: EntityId,
+    /// The service.
+    pub service_name: String,
+    /// The owner's own word for the kind of service.
+    pub service_type: Option<String>,
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Where its credentials are, the version pinned.
+    pub secret_path: Option<String>,
+    /// `oauth2`, `api_key`, `basic_auth` or `bearer_token`.
+    pub credential_type: String,
+    /// See [`IntegrationStatus`].
+    pub status: String,
+    /// What names the account at the service, once it has been asked.
+    pub account: Option<String>,
+    /// Whether the account was asked for with the present credentials.
+    pub account_verified: bool,
+    /// When the last run ended that did not fail.
+    pub last_sync_at: Option<DateTime<Utc>>,
+    /// `success`, `partial` or `failed`.
+    pub last_sync_status: Option<String>,
+    /// Why it failed.
+    pub sync_error_message: Option<String>,
+    /// How many runs have failed since the last one that did not.
+    pub sync_failures: i32,
+    /// When the scheduler asks for the next run.
+    pub next_sync_at: Option<DateTime<Utc>>,
+    /// When the access token given at creation ends.
+    pub token_expires_at: Option<DateTime<Utc>>,
+    /// Counts the versions of the credentials and the attempts to refresh them.
+    pub refresh_generation: i64,
+    /// Scopes asked for.
+    pub scopes: JsonValue,
+    /// The owner's own settings of the connector.
+    pub config: JsonValue,
+    /// See [`crate::sync::settings`].
+    pub sync_settings: JsonValue,
+    /// Free.
+    pub meta_data: JsonValue,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was changed.
+    pub updated_at: DateTime<Utc>,
+    /// Who made it: `operator` or the id of the key.
+    pub created_by: Option<String>,
+}
+
+impl Integration {
+    /// The status as a value.
+    pub fn status(&self) -> Result<IntegrationStatus, DbError> {
+        self.status
+            .parse()
+            .map_err(|error: crate::domain::sync::UnknownWord| {
+                DbError::Schema(format!("entity_integrations.status: {error}"))
+            })
+    }
+
+    /// The service as a value.
+    pub fn service(&self) -> Result<ServiceName, DbError> {
+        self.service_name
+            .parse()
+            .map_err(|error: crate::domain::service::UnknownService| {
+                DbError::Schema(format!("entity_integrations.service_name: {error}"))
+            })
+    }
+}
+
+/// Adds an integration; another of the same entity and service is a [`DbError::Conflict`].
+pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
+    Sql::new(
+        "INSERT INTO entity_integrations (id, entity_id, service_name, service_type, display_name,
+            description, secret_path, credential_type, status, next_sync_at, token_expires_at,
+            scopes, config, sync_settings, meta_data, created_at, updated_at, created_by)
+         VALUES ",
+        [],
+    )
+    .tuple([
+        Value::from(row.id),
+        row.entity_id.into(),
+        row.service_name.clone().into(),
+        row.service_type.clone().into(),
+        row.display_name.clone().into(),
+        row.description.clone().into(),
+        row.secret_path.clone().into(),
+        row.credential_type.clone().into(),
+        row.status.clone().into(),
+        row.next_sync_at.into(),
+        row.token_expires_at.into(),
+        row.scopes.clone().into(),
+        row.config.clone().into(),
+        row.sync_settings.clone().into(),
+        row.meta_data.clone().into(),
+        row.created_at.into(),
+        row.updated_at.into(),
+        row.created_by.clone().into(),
+    ])
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// The integration, if `scope` may see it.
+pub async fn find(db: &Db, scope: Scope, id: IntegrationId) -> Result<Integration, DbError> {
+    by_id(scope, id)
+        .one(db.reader())
+        .await?
+        .ok_or(DbError::NotFound)
+}
+
+/// As [`find`], within a transaction.
+pub async fn find_in(tx: &Tx, scope: Scope, id: IntegrationId) -> Result<Integration, DbError> {
+    by_id(scope, id)
+        .one(&tx.inner)
+        .await?
+        .ok_or(DbError::NotFound)
+}
+
+fn by_id(scope: Scope, id: IntegrationId) -> Sql {
+    Sql::new(
+        "SELECT * FROM entity_integrations WHERE id = $1",
+        [id.into()],
+    )
+    .owned_by(scope)
+}
+
+/// Which integrations a list shows.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Only this entity's.
+    pub entity_id: Option<EntityId>,
+    /// Only this service's.
+    pub service_name: Option<ServiceName>,
+    /// Only those that stand so.
+    pub status: Option<IntegrationStatus>,
+}
+
+/// Integrations that `scope` may see, newest first.
+pub async fn list(
+    db: &Db,
+    scope: Scope,
+    filter: &Filter,
+    slicing: Slicing,
+) -> Result<Slice<Integration>, DbError> {
+    let mut sql = Sql::new("SELECT * FROM entity_integrations WHERE true", []).owned_by(scope);
+    if let Some(entity) = filter.entity_id {
+        sql = sql.push(" AND entity_id = ").bind(entity);
+    }
+    if let Some(service) = filter.service_name {
+        sql = sql.push(" AND service_name = ").bind(service.as_str());
+    }
+    if let Some(status) = filter.status {
+        sql = sql.push(" AND status = ").bind(status.as_str());
+    }
+    if let Some(after) = slicing.after {
+        sql = sql.push(" AND id < ").bind(after);
+    }
+    let rows = sql
+        .push(" ORDER BY id DESC LIMIT ")
+        .bind(slicing.limit as i64 + 1)
+        .all(db.reader())
+        .await?;
+    Ok(Slice::cut(rows, slicing.limit))
+}
+
+/// What an owner changes; what is absent stays.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// Shown name; the inner absence clears it.
+    pub display_name: Option<Option<String>>,
+    /// Description; the inner absence clears it.
+    pub description: Option<Option<String>>,
+    /// The connector's settings.
+    pub config: Option<JsonValue>,
+    /// How to sync.
+    pub sync_settings: Option<JsonValue>,
+    /// Switched on or off.
+    pub status: Option<IntegrationStatus>,
+    /// When the next run is due.
+    pub next_sync_at: Option<DateTime<Utc>>,
+}
+
+/// Applies what an owner changes.
+pub async fn update(
+    tx: &Tx,
+    id: IntegrationId,
+    update: Update,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let mut sql = Sql::new(
+        "UPDATE entity_integrations SET updated_at = $1",
+        [now.into()],
+    );
+    if let Some(display_name) = update.display_name {
+        sql = sql.push(", display_name = ").bind(display_name);
+    }
+    if let Some(description) = update.description {
+        sql = sql.push(", description = ").bind(description);
+    }
+    if let Some(config) = update.config {
+        sql = sql.push(", config = ").bind(config);
+    }
+    if let Some(sync_settings) = update.sync_settings {
+        sql = sql.push(", sync_settings = ").bind(sync_settings);
+    }
+    if let Some(status) = update.status {
+        sql = sql.push(", status = ").bind(status.as_str());
+    }
+    if let Some(next_sync_at) = update.next_sync_at {
+        sql = sql.push(", next_sync_at = ").bind(next_sync_at);
+    }
+    one_changed(sql.push(" WHERE id = ").bind(id).execute(&tx.inner).await?)
+}
+
+/// Pins another version of the credentials, if the pinned one is still `before`. New credentials
+/// of the owner (`replaced`) may be another account's, so the account has to be asked for again,
+/// and a connection that had ended is active.
+pub async fn pin_secret(
+    tx: &Tx,
+    id: IntegrationId,
+    before: Option<&str>,
+    path: &str,
+    replaced: bool,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let changed = Sql::new(
+        "UPDATE entity_integrations SET secret_path = $2, updated_at = $3,
+            refresh_generation = refresh_generation + 1,
+            account_verified = (account_verified AND NOT $4),
+            status = CASE WHEN $4 AND status <> 'inactive' THEN 'active' ELSE status END
+         WHERE id = $1 AND coalesce(secret_path, '') = $5",
+        [
+            id.into(),
+            path.into(),
+            now.into(),
+            replaced.into(),
+            before.unwrap_or_default().into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await?;
+    if changed == 0 {
+        Err(DbError::Conflict)
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes the right to refresh the credentials, across processes, for `lease_ms`; `None` where
+/// another process has it.
+pub async fn lease_refresh(
+    db: &Db,
+    id: IntegrationId,
+    lease_ms: i64,
+) -> Result<Option<i64>, DbError> {
+    let tx = db.begin().await?;
+    let now = now_ms(&tx.inner);
+    let generation = Sql::new(
+        format!(
+            "UPDATE entity_integrations SET refresh_lease_until = {now} + $2,
+                refresh_generation = refresh_generation + 1
+             WHERE id = $1 AND (refresh_lease_until IS NULL OR refresh_lease_until < {now})
+             RETURNING refresh_generation"
+        ),
+        [id.into(), lease_ms.into()],
+    )
+    .optional(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(generation)
+}
+
+/// Gives the right back, unless it has passed to somebody else.
+pub async fn release_refresh(db: &Db, id: IntegrationId, generation: i64) -> Result<(), DbError> {
+    let tx = db.begin().await?;
+    Sql::new(
+        "UPDATE entity_integrations SET refresh_lease_until = NULL
+         WHERE id = $1 AND refresh_generation = $2",
+        [id.into(), generation.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await
+}
+
+/// The service said how the connection stands. One that its owner switched off stays off.
+pub async fn set_status(
+    tx: &Tx,
+    id: IntegrationId,
+    status: IntegrationStatus,
+    message: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE entity_integrations SET status = $2, sync_error_message = $3, updated_at = $4
+         WHERE id = $1 AND status <> 'inactive'",
+        [
+            id.into(),
+            status.as_str().into(),
+            message.map(str::to_owned).into(),
+            now.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// The service named the account behind the present credentials.
+pub async fn set_account(
+    tx: &Tx,
+    id: IntegrationId,
+    account: &str,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE entity_integrations SET account = $2, account_verified = true, updated_at = $3
+         WHERE id = $1",
+        [id.into(), account.into(), now.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// A run ended: what it leaves on the integration.
+#[derive(Debug)]
+pub struct RunResult<'a> {
+    /// `success`, `partial` or `failed`.
+    pub last_sync_status: &'a str,
+    /// Why it failed.
+    pub message: Option<&'a str>,
+    /// The status it gives the integration; absent where it stays.
+    pub status: Option<IntegrationStatus>,
+    /// When the scheduler asks again.
+    pub next_sync_at: DateTime<Utc>,
+    /// How many runs have failed in a row.
+    pub failures: i32,
+    /// The clock.
+    pub now: DateTime<Utc>,
+}
+
+/// Writes how a run ended.
+pub async fn set_run_result(
+    tx: &Tx,
+    id: IntegrationId,
+    result: RunResult<'_>,
+) -> Result<(), DbError> {
+    let failed = result.last_sync_status == "failed";
+    let mut sql = Sql::new(
+        "UPDATE entity_integrations SET last_sync_status = $1, sync_error_message = $2,
+            next_sync_at = $3, sync_failures = $4, updated_at = $5",
+        [
+            result.last_sync_status.into(),
+            result.message.map(str::to_owned).into(),
+            result.next_sync_at.into(),
+            result.failures.into(),
+            result.now.into(),
+        ],
+    );
+    if !failed {
+        sql = sql.push(", last_sync_at = ").bind(result.now);
+    }
+    if let Some(status) = result.status {
+        // An owner who switched it off meanwhile is obeyed.
+        sql = sql
+            .push(", status = CASE WHEN status = 'inactive' THEN status ELSE ")
+            .bind(status.as_str())
+            .push(" END");
+    }
+    sql.push(" WHERE id = ")
+        .bind(id)
+        .execute(&tx.inner)
+        .await
+        .map(drop)
+}
+
+/// Integrations whose next run is due, the longest overdue first.
+pub async fn due(db: &Db, now: DateTime<Utc>, limit: u64) -> Result<Vec<Integration>, DbError> {
+    Sql::new(
+        "SELECT * FROM entity_integrations
+         WHERE status IN ('active', 'error') AND next_sync_at <= $1
+         ORDER BY next_sync_at LIMIT $2",
+        [now.into(), (limit as i64).into()],
+    )
+    .all(db.reader())
+    .await
+}
+
+/// Moves `next_sync_at` on, if it is still `before`: of several schedulers one succeeds.
+pub async fn move_next_sync(
+    tx: &Tx,
+    id: IntegrationId,
+    before: DateTime<Utc>,
+    next: DateTime<Utc>,
+) -> Result<bool, DbError> {
+    Sql::new(
+        "UPDATE entity_integrations SET next_sync_at = $3 WHERE id = $1 AND next_sync_at = $2",
+        [id.into(), before.into(), next.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(|changed| changed == 1)
+}
+
+/// Removes the row and, by cascade, its runs, cursors and gaps.
+pub async fn delete(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
+    one_changed(
+        Sql::new("DELETE FROM entity_integrations WHERE id = $1", [id.into()])
+            .execute(&tx.inner)
+            .await?,
+    )
+}
+
+/// How many other integrations use the same account of the same service.
+pub async fn sharing_account(
+    db: &Db,
+    id: IntegrationId,
+    services: &[ServiceName],
+    account: &str,
+) -> Result<i64, DbError> {
+    Sql::new(
+        "SELECT count(*) FROM entity_integrations WHERE id <> $1 AND account = $2
+         AND status NOT IN ('revoked', 'expired') AND service_name IN ",
+        [id.into(), account.into()],
+    )
+    .tuple(services.iter().map(|service| service.as_str()))
+    .scalar(db.reader())
+    .await
+}
+
+/// Remembers a removed integration by its account, so that its records can be adopted.
+pub async fn remember_former(
+    tx: &Tx,
+    row: &Integration,
+    account: &str,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "INSERT INTO former_integrations (id, entity_id, service_name, account, removed_at)
+         VALUES ($1, $2, $3, $4, $5)",
+        [
+            row.id.into(),
+            row.entity_id.into(),
+            row.service_name.clone().into(),
+            account.into(),
+            now.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Removed integrations of the same entity, service and account.
+pub async fn formers(
+    tx: &Tx,
+    row: &Integration,
+    account: &str,
+) -> Result<Vec<IntegrationId>, DbError> {
+    let rows: Vec<Former> = Sql::new(
+        "SELECT id FROM former_integrations
+         WHERE entity_id = $1 AND service_name = $2 AND account = $3 ORDER BY id",
+        [
+            row.entity_id.into(),
+            row.service_name.clone().into(),
+            account.into(),
+        ],
+    )
+    .all(&tx.inner)
+    .await?;
+    Ok(rows.into_iter().map(|former| former.id).collect())
+}
+
+/// Its records are adopted; nothing is left to remember.
+pub async fn forget_former(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
+    Sql::new("DELETE FROM former_integrations WHERE id = $1", [id.into()])
+        .execute(&tx.inner)
+        .await
+        .map(drop)
+}
+
+#[derive(FromQueryResult)]
+struct Former {
+    id: IntegrationId,
+}
+
+fn one_changed(changed: u64) -> Result<(), DbError> {
+    if changed == 0 {
+        Err(DbError::NotFound)
+    } else {
+        Ok(())
+    }
+}

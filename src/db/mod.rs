@@ -1,0 +1,232 @@
+//! The database: SQLite or PostgreSQL behind one set of statements, one file a table.
+//!
+//! SeaORM and sqlx are used here and in the migrations, nowhere else. Work is claimed by conditional
+//! updates and the number of rows they changed, never by row locks, which SQLite does not have.
+
+use std::{sync::Arc, time::Duration};
+
+use sea_orm::{
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use uuid::Uuid;
+
+pub mod api_key;
+pub mod dead_letter;
+pub mod entity;
+pub mod gap;
+pub mod integration;
+pub mod outbox;
+pub mod quota_window;
+pub mod raw_data;
+pub mod schema;
+pub mod secret_intent;
+mod sql;
+pub mod sync_cursor;
+pub mod sync_listing;
+pub mod sync_run;
+
+use sql::Sql;
+
+/// How long a connection may be waited for, and a lock that another process holds.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// SQLite allows 32,766 variables a statement and PostgreSQL 65,535; lists longer than this are cut
+/// into several statements.
+const MAX_LIST: usize = 500;
+
+/// Why the database did not do what it was asked. Each variant is a decision for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// There is no such row, or the caller may not see it.
+    #[error("not found")]
+    NotFound,
+    /// A row with this key exists already.
+    #[error("exists already")]
+    Conflict,
+    /// The run belongs to another worker by now; nothing was written.
+    #[error("the run was taken over by another worker")]
+    Fenced,
+    /// The database does not answer.
+    #[error("the database does not answer")]
+    Unavailable(#[source] DbErr),
+    /// The schema is not what this program needs; the text says how to mend it.
+    #[error("{0}")]
+    Schema(String),
+    /// Anything else.
+    #[error("the database refused a statement")]
+    Other(#[source] DbErr),
+}
+
+impl From<DbErr> for DbError {
+    fn from(error: DbErr) -> Self {
+        if let Some(SqlErr::UniqueConstraintViolation(_)) = error.sql_err() {
+            return Self::Conflict;
+        }
+        match error {
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Self::Unavailable(error),
+            DbErr::Exec(sea_orm::RuntimeErr::SqlxError(ref cause))
+            | DbErr::Query(sea_orm::RuntimeErr::SqlxError(ref cause))
+                if is_connection_loss(cause) =>
+            {
+                Self::Unavailable(error)
+            }
+            other => Self::Other(other),
+        }
+    }
+}
+
+fn is_connection_loss(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
+}
+
+/// A pool of connections to one database.
+#[derive(Clone)]
+pub struct Db {
+    pool: DatabaseConnection,
+    /// SQLite has one writer at a time. Waiting here is fair and costs nothing; waiting in SQLite
+    /// is neither.
+    writer: Option<Arc<Mutex<()>>>,
+}
+
+/// A writing transaction. Dropping it rolls it back.
+pub struct Tx {
+    inner: DatabaseTransaction,
+    _writer: Option<OwnedMutexGuard<()>>,
+}
+
+impl Db {
+    /// Connects to `sqlite:…` or `postgres://…`. A SQLite file is made where there is none; the
+    /// PostgreSQL schema `dna` likewise.
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self, DbError> {
+        let is_sqlite = url.starts_with("sqlite:");
+        if !is_sqlite {
+            let setup = Database::connect(options(url, 1)).await?;
+            setup
+                .execute_unprepared("CREATE SCHEMA IF NOT EXISTS dna")
+                .await?;
+            setup.close().await?;
+        }
+        // Every connection to `sqlite::memory:` would be a database of its own.
+        let in_memory = url.contains(":memory:");
+        let pool =
+            Database::connect(options(url, if in_memory { 1 } else { max_connections })).await?;
+        Ok(Self {
+            pool,
+            writer: is_sqlite.then(Arc::default),
+        })
+    }
+
+    /// Begins a writing transaction. It must not be held across network calls or parsing.
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        let writer = match &self.writer {
+            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
+            None => None,
+        };
+        // A deferred transaction that reads first and then writes fails at once when another
+        // connection has written meanwhile, whatever the timeout.
+        let inner = self
+            .pool
+            .begin_with_options(TransactionOptions {
+                isolation_level: None,
+                access_mode: self.writer.is_none().then_some(AccessMode::ReadWrite),
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            })
+            .await?;
+        Ok(Tx {
+            inner,
+            _writer: writer,
+        })
+    }
+
+    /// For statements that only read.
+    fn reader(&self) -> &DatabaseConnection {
+        &self.pool
+    }
+
+    /// Asks the database whether it is there.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        Sql::new("SELECT 1", []).execute(&self.pool).await.map(drop)
+    }
+
+    /// Whether this is PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        self.pool.get_database_backend() == DbBackend::Postgres
+    }
+
+    /// Closes every connection; what is under way is finished first.
+    pub async fn close(self) -> Result<(), DbError> {
+        Ok(self.pool.close().await?)
+    }
+}
+
+impl Tx {
+    /// Makes everything in this transaction true.
+    pub async fn commit(self) -> Result<(), DbError> {
+        Ok(self.inner.commit().await?)
+    }
+}
+
+/// One page of a list that is read newest first.
+#[derive(Debug)]
+pub struct Slice<T> {
+    /// At most as many as were asked for.
+    pub items: Vec<T>,
+    /// Whether more follow after the last one.
+    pub more: bool,
+}
+
+impl<T> Slice<T> {
+    /// Makes a page of `limit` from up to `limit + 1` rows.
+    fn cut(mut items: Vec<T>, limit: u64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+/// Where a page starts and how long it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Slicing {
+    /// The last id of the page before.
+    pub after: Option<Uuid>,
+    /// How many rows.
+    pub limit: u64,
+}
+
+/// The database's own clock in integer milliseconds, as an expression. Leases are set and compared
+/// by it alone, so that no machine's clock matters.
+fn now_ms(conn: &impl ConnectionTrait) -> &'static str {
+    match conn.get_database_backend() {
+        DbBackend::Postgres => "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+        _ => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)",
+    }
+}
+
+fn options(url: &str, max_connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .set_schema_search_path("dna")
+        .map_sqlx_sqlite_opts(|sqlite| {
+            sqlite
+                .create_if_missing(true)
+                .foreign_keys(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // NORMAL may lose the last commits of a machine that loses power.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(ACQUIRE_TIMEOUT)
+        });
+    options
+}

@@ -1,0 +1,335 @@
+//! `outbox`: every message leaves through here, in the transaction that made it true.
+//!
+//! Embedded, a DNA-analysis event counts as published when it commits, and a sync request is leased
+//! from here by a worker. Rows are claimed by state, never by being newer than the last one seen.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{FromQueryResult, JsonValue, Value};
+use serde_json::json;
+
+use super::{Db, DbError, Sql, Tx, now_ms, sync_run::LEASE_MS, sync_run::WorkerId};
+use crate::domain::{
+    EntityId, EventId, IntegrationId, RunId,
+    event::{
+        CloudEvent, DNA_ANALYSIS, DNA_ANALYSIS_REQUESTED_V1, DnaAnalysisRequested,
+        RECORDS_PER_EVENT, SYNC_REQUESTED_V1, SYNC_REQUESTS,
+    },
+    record::{ChangedRecord, TRUST},
+    sync::{Scope, SyncRequested},
+};
+
+/// Whose changes an event tells of.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The owner.
+    pub entity_id: EntityId,
+    /// The connected account.
+    pub integration_id: IntegrationId,
+    /// The service.
+    pub service_name: String,
+    /// The run that found them, if one did.
+    pub run_id: Option<RunId>,
+}
+
+/// Appends a request to sync, to be taken no earlier than `available_at`.
+pub async fn append_sync_request(
+    tx: &Tx,
+    request: &SyncRequested,
+    available_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    insert()
+        .tuple([
+            Value::from(EventId::new()),
+            SYNC_REQUESTS.into(),
+            SYNC_REQUESTED_V1.into(),
+            request.entity_id.into(),
+            request.integration_id.into(),
+            request.service_name.as_str().into(),
+            json!(request).into(),
+            now.into(),
+            "pending".into(),
+            available_at.timestamp_millis().into(),
+            None::<DateTime<Utc>>.into(),
+            None::<i64>.into(),
+        ])
+        .execute(&tx.inner)
+        .await
+        .map(drop)
+}
+
+/// Appends DNA-analysis events for these records, and says how many. Their positions come from a
+/// counter that the transaction holds until it commits, so they become visible in order: append
+/// late in the transaction.
+pub async fn append_dna_events(
+    tx: &Tx,
+    source: &Source,
+    records: Vec<ChangedRecord>,
+    now: DateTime<Utc>,
+) -> Result<i64, DbError> {
+    let events = records.len().div_ceil(RECORDS_PER_EVENT) as i64;
+    if events == 0 {
+        return Ok(0);
+    }
+    let last: i64 = Sql::new(
+        "UPDATE event_position SET position = position + $1 WHERE id = 1 RETURNING position",
+        [events.into()],
+    )
+    .scalar(&tx.inner)
+    .await?;
+    let mut position = last - events;
+    for chunk in records.chunks(RECORDS_PER_EVENT) {
+        position += 1;
+        let data = DnaAnalysisRequested {
+            entity_id: source.entity_id,
+            integration_id: source.integration_id,
+            run_id: source.run_id,
+            trust: TRUST.to_owned(),
+            records: chunk.to_vec(),
+        };
+        insert()
+            .tuple([
+                Value::from(EventId::new()),
+                DNA_ANALYSIS.into(),
+                DNA_ANALYSIS_REQUESTED_V1.into(),
+                source.entity_id.into(),
+                source.integration_id.into(),
+                source.service_name.clone().into(),
+                json!(data).into(),
+                now.into(),
+                "published".into(),
+                now.timestamp_millis().into(),
+                Some(now).into(),
+                Some(position).into(),
+            ])
+            .execute(&tx.inner)
+            .await?;
+    }
+    Ok(events)
+}
+
+fn insert() -> Sql {
+    Sql::new(
+        "INSERT INTO outbox (id, topic, event_type, entity_id, integration_id, service_name, data,
+            created_at, state, available_at, published_at, position) VALUES ",
+        [],
+    )
+}
+
+/// A sync request that a worker holds.
+#[derive(Debug, Clone)]
+pub struct Leased {
+    /// The row, and the event.
+    pub id: EventId,
+    /// What is asked for.
+    pub request: SyncRequested,
+}
+
+#[derive(FromQueryResult)]
+struct LeasedRow {
+    id: EventId,
+    data: JsonValue,
+}
+
+/// Leases the sync request that has been due longest.
+pub async fn lease_sync_request(
+    db: &Db,
+    owner: WorkerId,
+    now: DateTime<Utc>,
+) -> Result<Option<Leased>, DbError> {
+    // A look first: an idle worker must not take SQLite's write lock to learn that nothing is due.
+    let due: i64 = Sql::new(
+        "SELECT count(*) FROM outbox WHERE topic = $1 AND state = 'pending' AND available_at <= $2",
+        [SYNC_REQUESTS.into(), now.timestamp_millis().into()],
+    )
+    .scalar(db.reader())
+    .await?;
+    if due == 0 {
+        return Ok(None);
+    }
+    let tx = db.begin().await?;
+    let clock = now_ms(&tx.inner);
+    let row: Option<LeasedRow> = Sql::new(
+        format!(
+            "UPDATE outbox SET state = 'leased', lease_owner = $1, lease_until = {clock} + $2
+             WHERE state = 'pending' AND id = (
+                SELECT id FROM outbox
+                WHERE topic = $3 AND state = 'pending' AND available_at <= $4
+                ORDER BY available_at, id LIMIT 1)
+             RETURNING id, data"
+        ),
+        [
+            owner.into(),
+            LEASE_MS.into(),
+            SYNC_REQUESTS.into(),
+            now.timestamp_millis().into(),
+        ],
+    )
+    .one(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    let Some(row) = row else { return Ok(None) };
+    let request = serde_json::from_value(row.data)
+        .map_err(|error| DbError::Schema(format!("outbox.data of {}: {error}", row.id)))?;
+    Ok(Some(Leased {
+        id: row.id,
+        request,
+    }))
+}
+
+/// Keeps a leased request from being given to another worker.
+pub async fn renew_lease(db: &Db, id: EventId, owner: WorkerId) -> Result<(), DbError> {
+    let tx = db.begin().await?;
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "UPDATE outbox SET lease_until = {clock} + $3
+             WHERE id = $1 AND lease_owner = $2 AND state = 'leased'"
+        ),
+        [id.into(), owner.into(), LEASE_MS.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await
+}
+
+/// The request was carried out: it goes. If another worker holds it by now, it stays theirs.
+pub async fn ack(db: &Db, id: EventId, owner: WorkerId) -> Result<(), DbError> {
+    let tx = db.begin().await?;
+    Sql::new(
+        "DELETE FROM outbox WHERE id = $1 AND lease_owner = $2",
+        [id.into(), owner.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await
+}
+
+/// Makes leased requests available again whose lease is over, or every one (`all`); says how many.
+pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<u64, DbError> {
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "UPDATE outbox SET state = 'pending', lease_owner = NULL, lease_until = NULL
+             WHERE state = 'leased' AND ($1 OR lease_until < {clock})"
+        ),
+        [all.into()],
+    )
+    .execute(&tx.inner)
+    .await
+}
+
+/// Requests of an integration that is removed.
+pub async fn delete_sync_requests(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
+    Sql::new(
+        "DELETE FROM outbox WHERE topic = $1 AND integration_id = $2",
+        [SYNC_REQUESTS.into(), integration.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// An event and its place in the order in which events became true.
+#[derive(Debug)]
+pub struct PositionedEvent {
+    /// The place; gaps do not occur, except by retention.
+    pub position: i64,
+    /// The event.
+    pub event: CloudEvent,
+}
+
+#[derive(FromQueryResult)]
+struct EventRow {
+    id: EventId,
+    event_type: String,
+    integration_id: IntegrationId,
+    service_name: String,
+    data: JsonValue,
+    created_at: DateTime<Utc>,
+    position: i64,
+}
+
+/// DNA-analysis events after `position`, oldest first.
+pub async fn events_after(
+    db: &Db,
+    scope: Scope,
+    position: i64,
+    limit: u64,
+) -> Result<Vec<PositionedEvent>, DbError> {
+    let rows: Vec<EventRow> = Sql::new(
+        "SELECT id, event_type, integration_id, service_name, data, created_at, position
+         FROM outbox WHERE position > $1",
+        [position.into()],
+    )
+    .owned_by(scope)
+    .push(" ORDER BY position LIMIT ")
+    .bind(limit as i64)
+    .all(db.reader())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| PositionedEvent {
+            position: row.position,
+            event: CloudEvent {
+                specversion: "1.0",
+                id: row.id,
+                source: format!("nucleus/{}", row.service_name),
+                event_type: row.event_type,
+                subject: row.integration_id,
+                time: row.created_at,
+                datacontenttype: "application/json",
+                data: row.data,
+            },
+        })
+        .collect())
+}
+
+/// The ends of what [`events_after`] can tell.
+#[derive(Debug, Clone, Copy, FromQueryResult)]
+pub struct Positions {
+    /// The newest position.
+    pub position: i64,
+    /// Events up to this position are past retention and gone.
+    pub horizon: i64,
+}
+
+/// Where events begin and end.
+pub async fn positions(db: &Db) -> Result<Positions, DbError> {
+    Sql::new(
+        "SELECT position, horizon FROM event_position WHERE id = 1",
+        [],
+    )
+    .one(db.reader())
+    .await?
+    .ok_or(DbError::NotFound)
+}
+
+/// Removes up to `limit` events published before `time`; says how many.
+pub async fn purge(db: &Db, time: DateTime<Utc>, limit: u64) -> Result<u64, DbError> {
+    let tx = db.begin().await?;
+    // Positions and times both grow, so what is old is a prefix; the newest of it is the horizon.
+    let newest: Option<i64> = Sql::new(
+        "SELECT max(position) FROM (
+            SELECT position FROM outbox WHERE state = 'published' AND published_at < $1
+            ORDER BY position LIMIT $2) AS old",
+        [time.into(), (limit as i64).into()],
+    )
+    .scalar(&tx.inner)
+    .await?;
+    let Some(newest) = newest else { return Ok(0) };
+    let deleted = Sql::new(
+        "DELETE FROM outbox WHERE state = 'published' AND position <= $1",
+        [newest.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    Sql::new(
+        "UPDATE event_position SET horizon = $1 WHERE id = 1",
+        [newest.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}

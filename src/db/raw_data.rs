@@ -1,0 +1,538 @@
+//! `raw_data`: what was ingested, one row an item. The table is the platform's own, with columns
+//! of ours.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sea_orm::{FromQueryResult, JsonValue, Value};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Db, DbError, MAX_LIST, Slice, Slicing, Sql, Tx, sync_listing::split_labels};
+use crate::domain::{
+    EntityId, IntegrationId, RecordId, RunId,
+    record::{Change, ChangedRecord, TRUST},
+    sync::Scope,
+    time,
+};
+
+/// One row as the API shows it.
+#[derive(Debug, Clone, FromQueryResult, Serialize)]
+pub struct RawData {
+    /// Its id.
+    pub id: RecordId,
+    /// The owner.
+    pub entity_id: EntityId,
+    /// The connection it came by; absent once that was removed.
+    pub integration_id: Option<IntegrationId>,
+    /// The service's id of the item.
+    pub external_id: Option<String>,
+    /// What kind of item, for instance `email`.
+    pub data_type: String,
+    /// The readable text; absent once erased.
+    pub data_content: Option<String>,
+    /// Everything else that is known.
+    pub meta_data: Option<JsonValue>,
+    /// Lower-case hex SHA-256 of text and metadata, without labels.
+    pub content_hash: Option<String>,
+    /// When it was first stored.
+    #[serde(serialize_with = "time::serialize")]
+    pub ingested_at: DateTime<Utc>,
+    /// When it last changed.
+    #[serde(serialize_with = "time::serialize_option")]
+    pub updated_at: Option<DateTime<Utc>>,
+    /// When it was erased.
+    #[serde(serialize_with = "time::serialize_option")]
+    pub deleted_at: Option<DateTime<Utc>>,
+}
+
+const SHOWN: &str = "id, entity_id, integration_id, external_id, data_type, data_content, \
+                     meta_data, content_hash, ingested_at, updated_at, deleted_at";
+
+/// A row to be written.
+#[derive(Debug)]
+pub struct NewRow {
+    /// Its id, unless the item has a row already.
+    pub id: RecordId,
+    /// The service's id of the item.
+    pub external_id: String,
+    /// What kind of item.
+    pub data_type: &'static str,
+    /// The readable text.
+    pub data_content: String,
+    /// Everything else, labels included.
+    pub meta_data: JsonValue,
+    /// See [`RawData::content_hash`].
+    pub content_hash: String,
+}
+
+/// What is stored of an item.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The row.
+    pub id: RecordId,
+    /// What kind of item.
+    pub data_type: String,
+    /// Its hash.
+    pub content_hash: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Whether it was erased.
+    pub deleted: bool,
+}
+
+impl Stored {
+    /// The row as an event names it.
+    pub fn changed(&self, external_id: &str, change: Change) -> ChangedRecord {
+        ChangedRecord {
+            id: self.id,
+            external_id: external_id.to_owned(),
+            data_type: self.data_type.clone(),
+            change,
+            content_hash: self.content_hash.clone(),
+        }
+    }
+}
+
+#[derive(FromQueryResult)]
+struct StoredRow {
+    id: RecordId,
+    external_id: String,
+    data_type: String,
+    content_hash: Option<String>,
+    labels: Option<JsonValue>,
+    deleted_at: Option<DateTime<Utc>>,
+}
+
+impl StoredRow {
+    fn into_stored(self) -> (String, Stored) {
+        let labels = self
+            .labels
+            .and_then(|labels| serde_json::from_value(labels).ok());
+        let stored = Stored {
+            id: self.id,
+            data_type: self.data_type,
+            content_hash: self.content_hash.unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+            deleted: self.deleted_at.is_some(),
+        };
+        (self.external_id, stored)
+    }
+}
+
+/// Which of these items have a row that is not erased.
+pub async fn stored_ids(
+    db: &Db,
+    integration: IntegrationId,
+    ids: &[String],
+) -> Result<HashSet<String>, DbError> {
+    let mut found = HashSet::with_capacity(ids.len());
+    for chunk in ids.chunks(MAX_LIST) {
+        let rows: Vec<Id> = Sql::new(
+            "SELECT external_id FROM raw_data
+             WHERE integration_id = $1 AND deleted_at IS NULL AND external_id IN ",
+            [integration.into()],
+        )
+        .tuple(chunk.iter().cloned())
+        .all(db.reader())
+        .await?;
+        found.extend(rows.into_iter().map(|row| row.external_id));
+    }
+    Ok(found)
+}
+
+#[derive(FromQueryResult)]
+struct Id {
+    external_id: String,
+}
+
+/// Whether the integration has any row.
+pub async fn has_any(db: &Db, integration: IntegrationId) -> Result<bool, DbError> {
+    Sql::new(
+        "SELECT 1 FROM raw_data WHERE integration_id = $1 LIMIT 1",
+        [integration.into()],
+    )
+    .optional::<i32>(db.reader())
+    .await
+    .map(|found| found.is_some())
+}
+
+/// What is stored of these items, erased ones included.
+pub async fn lookup(
+    tx: &Tx,
+    integration: IntegrationId,
+    ids: &[String],
+) -> Result<HashMap<String, Stored>, DbError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(MAX_LIST) {
+        let rows: Vec<StoredRow> = Sql::new(
+            "SELECT id, external_id, data_type, content_hash, meta_data -> 'labels' AS labels,
+                deleted_at
+             FROM raw_data WHERE integration_id = $1 AND external_id IN ",
+            [integration.into()],
+        )
+        .tuple(chunk.iter().cloned())
+        .all(&tx.inner)
+        .await?;
+        found.extend(rows.into_iter().map(StoredRow::into_stored));
+    }
+    Ok(found)
+}
+
+/// Inserts rows, or rewrites those that exist.
+pub async fn upsert(
+    tx: &Tx,
+    entity: EntityId,
+    integration: IntegrationId,
+    rows: Vec<NewRow>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut sql = Sql::new(
+        "INSERT INTO raw_data (id, entity_id, integration_id, external_id, data_type, data_content,
+            meta_data, content_hash, ingested_at, updated_at) VALUES ",
+        [],
+    );
+    let mut separator = "";
+    for row in rows {
+        sql = sql.push(separator).tuple([
+            Value::from(row.id),
+            entity.into(),
+            integration.into(),
+            row.external_id.into(),
+            row.data_type.into(),
+            row.data_content.into(),
+            row.meta_data.into(),
+            row.content_hash.into(),
+            now.into(),
+            now.into(),
+        ]);
+        separator = ", ";
+    }
+    sql.push(
+        " ON CONFLICT (integration_id, external_id) DO UPDATE SET
+            data_type = excluded.data_type, data_content = excluded.data_content,
+            meta_data = excluded.meta_data, content_hash = excluded.content_hash,
+            updated_at = excluded.updated_at, deleted_at = NULL, missing_since = NULL",
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Replaces the labels of a row.
+pub async fn set_labels(
+    tx: &Tx,
+    id: RecordId,
+    labels: &[String],
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let set = match sea_orm::ConnectionTrait::get_database_backend(&tx.inner) {
+        sea_orm::DbBackend::Postgres => "jsonb_set(meta_data, '{labels}', $2)",
+        _ => "json_set(meta_data, '$.labels', json($2))",
+    };
+    Sql::new(
+        format!("UPDATE raw_data SET meta_data = {set}, updated_at = $3 WHERE id = $1"),
+        [id.into(), json!(labels).into(), now.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Erases content and personal fields; ids and the hash stay, as the proof that there was a row.
+pub async fn erase(
+    tx: &Tx,
+    integration: IntegrationId,
+    ids: &[RecordId],
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let left = json!({"integration_id": integration, "trust": TRUST, "labels": []});
+    for chunk in ids.chunks(MAX_LIST) {
+        Sql::new(
+            "UPDATE raw_data SET data_content = NULL, meta_data = $1, updated_at = $2,
+                deleted_at = $2, missing_since = NULL
+             WHERE id IN ",
+            [left.clone().into(), now.into()],
+        )
+        .tuple(chunk.iter().copied())
+        .execute(&tx.inner)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Rows that the service has shown before and that the listing of `run` does not show.
+const NOT_LISTED: &str = "FROM raw_data r
+     WHERE r.integration_id = $1 AND r.deleted_at IS NULL AND r.external_id NOT LIKE 'mid:%'
+       AND NOT EXISTS (SELECT 1 FROM sync_listing l
+                       WHERE l.run_id = $2 AND l.external_id = r.external_id)";
+
+/// What a finished listing leaves over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
+pub struct Missing {
+    /// Rows that are not erased.
+    pub stored: i64,
+    /// Those of them that the listing did not show.
+    pub missing: i64,
+    /// Those of the missing that an earlier listing did not show either.
+    pub confirmed: i64,
+}
+
+/// Counts what the listing of `run` did not show.
+pub async fn count_missing(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+) -> Result<Missing, DbError> {
+    Sql::new(
+        format!(
+            "SELECT
+                (SELECT count(*) FROM raw_data
+                 WHERE integration_id = $1 AND deleted_at IS NULL) AS stored,
+                (SELECT count(*) {NOT_LISTED}) AS missing,
+                (SELECT count(*) {NOT_LISTED} AND r.missing_since IS NOT NULL) AS confirmed"
+        ),
+        [integration.into(), run.into()],
+    )
+    .one(&tx.inner)
+    .await?
+    .ok_or(DbError::NotFound)
+}
+
+/// Up to `limit` rows that the listing of `run` did not show; with `confirmed`, only those that an
+/// earlier listing did not show either.
+pub async fn missing(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+    confirmed: bool,
+    limit: u64,
+) -> Result<Vec<(String, Stored)>, DbError> {
+    let rows: Vec<StoredRow> = Sql::new(
+        format!(
+            "SELECT r.id, r.external_id, r.data_type, r.content_hash,
+                r.meta_data -> 'labels' AS labels, r.deleted_at
+             {NOT_LISTED} AND (r.missing_since IS NOT NULL OR NOT $3) LIMIT $4"
+        ),
+        [
+            integration.into(),
+            run.into(),
+            confirmed.into(),
+            (limit as i64).into(),
+        ],
+    )
+    .all(&tx.inner)
+    .await?;
+    Ok(rows.into_iter().map(StoredRow::into_stored).collect())
+}
+
+/// Remembers which rows the listing of `run` did not show, and forgets it of those it did.
+pub async fn mark_missing(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE raw_data SET missing_since = NULL
+         WHERE integration_id = $1 AND missing_since IS NOT NULL
+           AND EXISTS (SELECT 1 FROM sync_listing l
+                       WHERE l.run_id = $2 AND l.external_id = raw_data.external_id)",
+        [integration.into(), run.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    Sql::new(
+        format!(
+            "UPDATE raw_data SET missing_since = coalesce(missing_since, $3)
+             WHERE id IN (SELECT r.id {NOT_LISTED})"
+        ),
+        [integration.into(), run.into(), now.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// A stored row beside the labels that a resync listed it with.
+#[derive(Debug)]
+pub struct Relabelled {
+    /// The service's id of the item.
+    pub external_id: String,
+    /// What is stored.
+    pub stored: Stored,
+    /// What the listing said.
+    pub listed: Vec<String>,
+}
+
+#[derive(FromQueryResult)]
+struct RelabelledRow {
+    id: RecordId,
+    external_id: String,
+    data_type: String,
+    content_hash: Option<String>,
+    labels: Option<JsonValue>,
+    deleted_at: Option<DateTime<Utc>>,
+    listed: Option<String>,
+}
+
+/// Up to `limit` stored rows that the listing of `run` shows, in order of their external id after
+/// `after`, with both sets of labels.
+pub async fn listed_labels(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<Relabelled>, DbError> {
+    let rows: Vec<RelabelledRow> = Sql::new(
+        "SELECT r.id, r.external_id, r.data_type, r.content_hash,
+            r.meta_data -> 'labels' AS labels, r.deleted_at, l.labels AS listed
+         FROM sync_listing l
+         JOIN raw_data r ON r.integration_id = $1 AND r.external_id = l.external_id
+         WHERE l.run_id = $2 AND l.external_id > $3 AND r.deleted_at IS NULL
+         ORDER BY l.external_id LIMIT $4",
+        [
+            integration.into(),
+            run.into(),
+            after.into(),
+            (limit as i64).into(),
+        ],
+    )
+    .all(&tx.inner)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let listed = split_labels(row.listed.as_deref());
+            let (external_id, stored) = StoredRow {
+                id: row.id,
+                external_id: row.external_id,
+                data_type: row.data_type,
+                content_hash: row.content_hash,
+                labels: row.labels,
+                deleted_at: row.deleted_at,
+            }
+            .into_stored();
+            Relabelled {
+                external_id,
+                stored,
+                listed,
+            }
+        })
+        .collect())
+}
+
+/// Lets the rows of a removed integration go; they can be adopted. Says how many there were.
+pub async fn release(tx: &Tx, integration: IntegrationId) -> Result<u64, DbError> {
+    Sql::new(
+        "UPDATE raw_data SET former_integration_id = integration_id, integration_id = NULL
+         WHERE integration_id = $1",
+        [integration.into()],
+    )
+    .execute(&tx.inner)
+    .await
+}
+
+/// Gives up to `limit` rows of a removed integration to another of the same account; says how
+/// many. Two removed integrations may both have had a row of one item: the first is kept.
+pub async fn adopt(
+    tx: &Tx,
+    former: IntegrationId,
+    integration: IntegrationId,
+    limit: u64,
+) -> Result<u64, DbError> {
+    let rows: Vec<Row> = Sql::new(
+        "SELECT id FROM raw_data r WHERE former_integration_id = $1
+           AND NOT EXISTS (SELECT 1 FROM raw_data o
+                           WHERE o.integration_id = $2 AND o.external_id = r.external_id)
+         LIMIT $3",
+        [former.into(), integration.into(), (limit as i64).into()],
+    )
+    .all(&tx.inner)
+    .await?;
+    let set = match sea_orm::ConnectionTrait::get_database_backend(&tx.inner) {
+        sea_orm::DbBackend::Postgres => {
+            "jsonb_set(meta_data, '{integration_id}', to_jsonb($2::text))"
+        }
+        _ => "json_set(meta_data, '$.integration_id', $2)",
+    };
+    for chunk in rows.chunks(MAX_LIST) {
+        Sql::new(
+            format!(
+                "UPDATE raw_data SET integration_id = $1, former_integration_id = NULL,
+                    meta_data = {set} WHERE id IN "
+            ),
+            [integration.into(), integration.to_string().into()],
+        )
+        .tuple(chunk.iter().map(|row| row.id))
+        .execute(&tx.inner)
+        .await?;
+    }
+    Ok(rows.len() as u64)
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: RecordId,
+}
+
+/// Deletes up to `limit` rows of an integration for good and says which had content.
+pub async fn delete_some(
+    tx: &Tx,
+    integration: IntegrationId,
+    limit: u64,
+) -> Result<Vec<(String, Stored)>, DbError> {
+    let rows: Vec<StoredRow> = Sql::new(
+        "DELETE FROM raw_data WHERE id IN (
+            SELECT id FROM raw_data WHERE integration_id = $1 LIMIT $2)
+         RETURNING id, external_id, data_type, content_hash, NULL AS labels, deleted_at",
+        [integration.into(), (limit as i64).into()],
+    )
+    .all(&tx.inner)
+    .await?;
+    Ok(rows.into_iter().map(StoredRow::into_stored).collect())
+}
+
+/// One record, if `scope` may see it.
+pub async fn find(db: &Db, scope: Scope, id: RecordId, deleted: bool) -> Result<RawData, DbError> {
+    let mut sql = Sql::new(
+        format!("SELECT {SHOWN} FROM raw_data WHERE id = $1"),
+        [id.into()],
+    )
+    .owned_by(scope);
+    if !deleted {
+        sql = sql.push(" AND deleted_at IS NULL");
+    }
+    sql.one(db.reader()).await?.ok_or(DbError::NotFound)
+}
+
+/// Records of an integration, newest first.
+pub async fn list(
+    db: &Db,
+    scope: Scope,
+    integration: IntegrationId,
+    deleted: bool,
+    slicing: Slicing,
+) -> Result<Slice<RawData>, DbError> {
+    let mut sql = Sql::new(
+        format!("SELECT {SHOWN} FROM raw_data WHERE integration_id = $1"),
+        [integration.into()],
+    )
+    .owned_by(scope);
+    if !deleted {
+        sql = sql.push(" AND deleted_at IS NULL");
+    }
+    if let Some(after) = slicing.after {
+        sql = sql.push(" AND id < ").bind(after);
+    }
+    let rows = sql
+        .push(" ORDER BY id DESC LIMIT ")
+        .bind(slicing.limit as i64 + 1)
+        .all(db.reader())
+        .await?;
+    Ok(Slice::cut(rows, slicing.limit))
+}

@@ -1,0 +1,470 @@
+//! `sync_runs`: the truth about every run. A message only wakes a worker up.
+//!
+//! A running run is held by a lease on the database's clock and numbered by a fence: a worker that
+//! was stopped past its lease finds another fence and can write nothing.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{FromQueryResult, JsonValue, Value};
+
+use super::{Db, DbError, Slice, Slicing, Sql, Tx, now_ms};
+use crate::domain::{
+    EntityId, IntegrationId, RunId,
+    ids::Id,
+    sync::{Counts, Mode, Run, RunError, RunStatus, Scope, Trigger},
+};
+
+/// How long a run is held without being heard of, in milliseconds.
+pub const LEASE_MS: i64 = 30_000;
+
+/// A worker process.
+pub type WorkerId = Id<kind::Worker>;
+
+/// What the ids stand for.
+pub mod kind {
+    /// See [`super::WorkerId`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Worker {}
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: RunId,
+    integration_id: IntegrationId,
+    entity_id: EntityId,
+    service_name: String,
+    kind: String,
+    triggered_by: String,
+    mode: String,
+    status: String,
+    counts: JsonValue,
+    quota_units: i64,
+    events: i64,
+    requested_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    error_code: Option<String>,
+    error_detail: Option<String>,
+}
+
+impl Row {
+    fn into_run(self) -> Result<Run, DbError> {
+        Ok(Run {
+            run_id: self.id,
+            integration_id: self.integration_id,
+            entity_id: self.entity_id,
+            service_name: self.service_name,
+            kind: self.kind,
+            trigger: self.triggered_by,
+            mode: self.mode,
+            status: self.status,
+            counts: counts(self.counts)?,
+            quota_units: self.quota_units,
+            events: self.events,
+            requested_at: self.requested_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            error: self.error_code.map(|code| RunError {
+                code,
+                detail: self.error_detail.unwrap_or_default(),
+            }),
+        })
+    }
+}
+
+fn counts(value: JsonValue) -> Result<Counts, DbError> {
+    serde_json::from_value(value)
+        .map_err(|error| DbError::Schema(format!("sync_runs.counts: {error}")))
+}
+
+/// A run that is to be made.
+#[derive(Debug)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// Of which integration.
+    pub integration_id: IntegrationId,
+    /// Whose.
+    pub entity_id: EntityId,
+    /// Of which service.
+    pub service_name: String,
+    /// Who asked.
+    pub trigger: Trigger,
+    /// What it starts as; the runner may find that more is needed.
+    pub mode: Mode,
+    /// When it was asked for.
+    pub requested_at: DateTime<Utc>,
+    /// Whether the operator confirmed that many records may be erased at once.
+    pub confirm_mass_deletion: bool,
+}
+
+/// Adds a queued run; if the integration has an active one it is a [`DbError::Conflict`].
+pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
+    Sql::new(
+        "INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by,
+            mode, status, counts, requested_at, confirm_mass_deletion) VALUES ",
+        [],
+    )
+    .tuple([
+        Value::from(run.id),
+        run.integration_id.into(),
+        run.entity_id.into(),
+        run.service_name.clone().into(),
+        "sync".into(),
+        run.trigger.as_str().into(),
+        run.mode.as_str().into(),
+        RunStatus::Queued.as_str().into(),
+        serde_json::json!(Counts::default()).into(),
+        run.requested_at.into(),
+        run.confirm_mass_deletion.into(),
+    ])
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// The queued or running run of an integration.
+pub async fn active(tx: &Tx, integration: IntegrationId) -> Result<Option<Run>, DbError> {
+    let row: Option<Row> = Sql::new(
+        "SELECT * FROM sync_runs WHERE integration_id = $1 AND status IN ('queued', 'running')",
+        [integration.into()],
+    )
+    .one(&tx.inner)
+    .await?;
+    row.map(Row::into_run).transpose()
+}
+
+/// Asks a running run for one more pass after it; and passes the operator's confirmation on.
+pub async fn ask_again(
+    tx: &Tx,
+    id: RunId,
+    now: DateTime<Utc>,
+    confirm_mass_deletion: bool,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET
+            again_at = CASE WHEN status = 'running' THEN $2 ELSE again_at END,
+            confirm_mass_deletion = (confirm_mass_deletion OR $3)
+         WHERE id = $1 AND status IN ('queued', 'running')",
+        [id.into(), now.into(), confirm_mass_deletion.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// The run, if `scope` may see it.
+pub async fn find(db: &Db, scope: Scope, id: RunId) -> Result<Run, DbError> {
+    let row: Option<Row> = Sql::new("SELECT * FROM sync_runs WHERE id = $1", [id.into()])
+        .owned_by(scope)
+        .one(db.reader())
+        .await?;
+    row.ok_or(DbError::NotFound)?.into_run()
+}
+
+/// An integration's runs, newest first.
+pub async fn list(
+    db: &Db,
+    scope: Scope,
+    integration: IntegrationId,
+    slicing: Slicing,
+) -> Result<Slice<Run>, DbError> {
+    let mut sql = Sql::new(
+        "SELECT * FROM sync_runs WHERE integration_id = $1",
+        [integration.into()],
+    )
+    .owned_by(scope);
+    if let Some(after) = slicing.after {
+        sql = sql.push(" AND id < ").bind(after);
+    }
+    let rows: Vec<Row> = sql
+        .push(" ORDER BY id DESC LIMIT ")
+        .bind(slicing.limit as i64 + 1)
+        .all(db.reader())
+        .await?;
+    let runs = rows
+        .into_iter()
+        .map(Row::into_run)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Slice::cut(runs, slicing.limit))
+}
+
+/// A run that this worker holds.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The run.
+    pub run_id: RunId,
+    /// Of which integration.
+    pub integration_id: IntegrationId,
+    /// Whose.
+    pub entity_id: EntityId,
+    /// Its number, which every write is checked against.
+    pub fence: i64,
+    /// How often it was claimed without getting anywhere, this time included.
+    pub attempts: i32,
+    /// What it has done before.
+    pub counts: Counts,
+    /// What it has spent before.
+    pub quota_units: i64,
+    /// See [`Mode`].
+    pub mode: String,
+}
+
+#[derive(FromQueryResult)]
+struct ClaimRow {
+    id: RunId,
+    integration_id: IntegrationId,
+    entity_id: EntityId,
+    fence: i64,
+    attempts: i32,
+    counts: JsonValue,
+    quota_units: i64,
+    mode: String,
+}
+
+/// Takes the run, if it is queued or its holder is silent past its lease.
+pub async fn claim(
+    db: &Db,
+    id: RunId,
+    owner: WorkerId,
+    now: DateTime<Utc>,
+) -> Result<Option<Claim>, DbError> {
+    let tx = db.begin().await?;
+    let clock = now_ms(&tx.inner);
+    let row: Option<ClaimRow> = Sql::new(
+        format!(
+            "UPDATE sync_runs SET status = 'running', fence = fence + 1, attempts = attempts + 1,
+                lease_owner = $2, lease_until = {clock} + $3,
+                started_at = coalesce(started_at, $4)
+             WHERE id = $1
+               AND (status = 'queued' OR (status = 'running' AND lease_until < {clock}))
+             RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode"
+        ),
+        [id.into(), owner.into(), LEASE_MS.into(), now.into()],
+    )
+    .one(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    row.map(|row| {
+        Ok(Claim {
+            run_id: row.id,
+            integration_id: row.integration_id,
+            entity_id: row.entity_id,
+            fence: row.fence,
+            attempts: row.attempts,
+            counts: counts(row.counts)?,
+            quota_units: row.quota_units,
+            mode: row.mode,
+        })
+    })
+    .transpose()
+}
+
+/// What the holder of a run is told by its fence.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Held {
+    /// Somebody wants the run to end.
+    pub cancel_requested: bool,
+    /// Another pass is wanted.
+    pub again_at: Option<DateTime<Utc>>,
+    /// The operator agreed that many records may be erased.
+    pub confirm_mass_deletion: bool,
+}
+
+/// The first statement of every transaction of a run: renews the lease, and fails with
+/// [`DbError::Fenced`] if the run is not this worker's any more.
+pub async fn fence(tx: &Tx, run: RunId, fence: i64) -> Result<Held, DbError> {
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "UPDATE sync_runs SET lease_until = {clock} + $3
+             WHERE id = $1 AND fence = $2 AND status = 'running'
+             RETURNING cancel_requested, again_at, confirm_mass_deletion"
+        ),
+        [run.into(), fence.into(), LEASE_MS.into()],
+    )
+    .one(&tx.inner)
+    .await?
+    .ok_or(DbError::Fenced)
+}
+
+/// Renews the lease in a transaction of its own.
+pub async fn renew(db: &Db, run: RunId, fence_number: i64) -> Result<Held, DbError> {
+    let tx = db.begin().await?;
+    let held = fence(&tx, run, fence_number).await?;
+    tx.commit().await?;
+    Ok(held)
+}
+
+/// Whether somebody wants the run to end; a look that writes nothing.
+pub async fn cancel_requested(db: &Db, run: RunId) -> Result<bool, DbError> {
+    Sql::new(
+        "SELECT cancel_requested FROM sync_runs WHERE id = $1",
+        [run.into()],
+    )
+    .optional(db.reader())
+    .await
+    .map(|found| found.unwrap_or(true))
+}
+
+/// Writes how far the run has come. It got somewhere, so its failures count from 0 again.
+pub async fn save_progress(
+    tx: &Tx,
+    run: RunId,
+    mode: Mode,
+    counts: &Counts,
+    quota_units: i64,
+    new_events: i64,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET mode = $2, counts = $3, quota_units = $4, events = events + $5,
+            attempts = 0
+         WHERE id = $1",
+        [
+            run.into(),
+            mode.as_str().into(),
+            serde_json::json!(counts).into(),
+            quota_units.into(),
+            new_events.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Forgets that another pass was wanted: it begins now.
+pub async fn begin_again(tx: &Tx, run: RunId) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET again_at = NULL WHERE id = $1",
+        [run.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Ends the run, for good.
+pub async fn finish(
+    tx: &Tx,
+    run: RunId,
+    status: RunStatus,
+    quota_units: i64,
+    error: Option<&RunError>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET status = $2, finished_at = $3, lease_until = NULL,
+            lease_owner = NULL, again_at = NULL, error_code = $4, error_detail = $5,
+            quota_units = $6
+         WHERE id = $1 AND status IN ('queued', 'running')",
+        [
+            run.into(),
+            status.as_str().into(),
+            now.into(),
+            error.map(|error| error.code.clone()).into(),
+            error.map(|error| error.detail.clone()).into(),
+            quota_units.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Puts a running run back into the queue; the caller appends the message that wakes it. A run
+/// that only ran out of time, or whose service asked for patience, did not fail.
+pub async fn requeue(
+    tx: &Tx,
+    run: RunId,
+    quota_units: i64,
+    counts_as_failure: bool,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL,
+            quota_units = $2, attempts = CASE WHEN $3 THEN attempts ELSE 0 END
+         WHERE id = $1",
+        [run.into(), quota_units.into(), counts_as_failure.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Asks for the end of a run. A queued one ends at once; a running one by its holder. Gives the
+/// status it had.
+pub async fn cancel(
+    tx: &Tx,
+    scope: Scope,
+    id: RunId,
+    now: DateTime<Utc>,
+) -> Result<String, DbError> {
+    let status: String = Sql::new("SELECT status FROM sync_runs WHERE id = $1", [id.into()])
+        .owned_by(scope)
+        .optional(&tx.inner)
+        .await?
+        .ok_or(DbError::NotFound)?;
+    match status.as_str() {
+        "queued" => {
+            Sql::new(
+                "UPDATE sync_runs SET status = 'cancelled', finished_at = $2
+                 WHERE id = $1 AND status = 'queued'",
+                [id.into(), now.into()],
+            )
+            .execute(&tx.inner)
+            .await?;
+        }
+        "running" => {
+            Sql::new(
+                "UPDATE sync_runs SET cancel_requested = true WHERE id = $1",
+                [id.into()],
+            )
+            .execute(&tx.inner)
+            .await?;
+        }
+        _ => {}
+    }
+    Ok(status)
+}
+
+/// A run whose holder is gone.
+#[derive(Debug, FromQueryResult)]
+pub struct Abandoned {
+    /// The run.
+    pub id: RunId,
+    /// Of which integration.
+    pub integration_id: IntegrationId,
+    /// Whose.
+    pub entity_id: EntityId,
+    /// Of which service.
+    pub service_name: String,
+    /// Who asked for it.
+    pub triggered_by: String,
+    /// When.
+    pub requested_at: DateTime<Utc>,
+}
+
+/// Puts runs back into the queue whose lease is over, or every running one (`all`, for a process
+/// that knows itself to be the only one); the caller appends their messages.
+pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<Vec<Abandoned>, DbError> {
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL
+             WHERE status = 'running' AND ($1 OR lease_until < {clock})
+             RETURNING id, integration_id, entity_id, service_name, triggered_by, requested_at"
+        ),
+        [all.into()],
+    )
+    .all(&tx.inner)
+    .await
+}
+
+/// How many runs are in the queue and under way.
+pub async fn count_active(db: &Db) -> Result<i64, DbError> {
+    Sql::new(
+        "SELECT count(*) FROM sync_runs WHERE status IN ('queued', 'running')",
+        [],
+    )
+    .scalar(db.reader())
+    .await
+}
