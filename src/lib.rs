@@ -1,3 +1,18 @@
-//! The library behind the `nucleus` binary.
+//! The library behind the `nucleus` binary, in reading order.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod connectors;
 pub mod db;
+pub mod demo;
 pub mod domain;
+pub mod email;
+pub mod integrations;
+pub mod keys;
+pub mod oauth;
+pub mod secrets;
+pub mod sync;
+pub mod telemetry;
+pub mod worker;

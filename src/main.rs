@@ -1,2 +1,97 @@
-//! The `nucleus` binary.
-fn main() {}
+//! The `nucleus` binary: arguments, configuration, logs, and one call a command.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use nucleus::{
+    cli::{self, demo::DemoArgs, entity::EntityCommand, key::KeyCommand},
+    config::{Config, ConfigErrors},
+    telemetry,
+};
+
+/// Reaches a person's digital footprint: connections, credentials and event-driven ingestion.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    /// Read settings from this file in place of ./nucleus.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep database, vault and lock in this folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything in one process: API, worker and scheduler.
+    Up,
+    /// The API alone.
+    Serve,
+    /// A worker alone.
+    Work,
+    /// One pass of the scheduler.
+    Tick,
+    /// Bring the database's schema up to date.
+    Migrate {
+        /// Only say how it stands.
+        #[arg(long)]
+        status: bool,
+    },
+    /// Sync a generated mailbox, start to end, with nothing to set up.
+    Demo(DemoArgs),
+    /// Whose footprints these are.
+    #[command(subcommand)]
+    Entity(EntityCommand),
+    /// Who may call the API.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// Wrong usage or configuration, as clap has it too.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    #[cfg(feature = "failpoints")]
+    let _failpoints = cli::crash_at_failpoints();
+    // The set of cryptography is chosen once, for every TLS connection of the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::report(&error.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ConfigErrors>() => {
+            cli::report(&error);
+            ExitCode::from(USAGE)
+        }
+        Err(error) => cli::report(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Demo(args) = cli.command {
+        return cli::demo::demo(args).await;
+    }
+    let (config, warnings) = Config::from_environment(cli.config.as_deref(), cli.data_dir)?;
+    telemetry::init(&config.telemetry)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match cli.command {
+        Command::Up => cli::roles::up(&config).await,
+        Command::Serve => cli::roles::serve(&config).await,
+        Command::Work => cli::roles::work(&config).await,
+        Command::Tick => cli::roles::tick(&config).await,
+        Command::Migrate { status } => cli::migrate::migrate(&config, status).await,
+        Command::Entity(command) => cli::entity::run(&config, command).await,
+        Command::Key(command) => cli::key::run(&config, command).await,
+        Command::Demo(_) => Ok(()),
+    }
+}

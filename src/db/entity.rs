@@ -2,21 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::FromQueryResult;
-use serde::Serialize;
 
 use super::{Db, DbError, Slice, Slicing, Sql, Tx};
-use crate::domain::{EntityId, sync::Scope, time};
+use crate::domain::{EntityId, sync::Scope};
 
 /// One row.
-#[derive(Debug, Clone, FromQueryResult, Serialize)]
+#[derive(Debug, Clone, FromQueryResult)]
 pub struct Entity {
     /// Its id.
-    #[serde(rename = "entity_id")]
     pub id: EntityId,
     /// What people call it; at most 255 characters.
     pub name: String,
     /// When it was made.
-    #[serde(serialize_with = "time::serialize")]
     pub created_at: DateTime<Utc>,
 }
 

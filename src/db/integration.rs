@@ -511,3 +511,19 @@ fn one_changed(changed: u64) -> Result<(), DbError> {
         Ok(())
     }
 }
+
+/// The versions of a secret that integrations have pinned.
+pub async fn pinned_paths(db: &Db, secret_name: &str) -> Result<Vec<String>, DbError> {
+    let rows: Vec<Pinned> = Sql::new(
+        "SELECT secret_path FROM entity_integrations WHERE secret_path LIKE $1",
+        [format!("%{secret_name}/%").into()],
+    )
+    .all(db.reader())
+    .await?;
+    Ok(rows.into_iter().map(|row| row.secret_path).collect())
+}
+
+#[derive(FromQueryResult)]
+struct Pinned {
+    secret_path: String,
+}

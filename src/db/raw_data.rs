@@ -302,27 +302,20 @@ pub async fn count_missing(
     .ok_or(DbError::NotFound)
 }
 
-/// Up to `limit` rows that the listing of `run` did not show; with `confirmed`, only those that an
-/// earlier listing did not show either.
+/// Up to `limit` rows that the listing of `run` did not show.
 pub async fn missing(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
-    confirmed: bool,
     limit: u64,
 ) -> Result<Vec<(String, Stored)>, DbError> {
     let rows: Vec<StoredRow> = Sql::new(
         format!(
             "SELECT r.id, r.external_id, r.data_type, r.content_hash,
                 r.meta_data -> 'labels' AS labels, r.deleted_at
-             {NOT_LISTED} AND (r.missing_since IS NOT NULL OR NOT $3) LIMIT $4"
+             {NOT_LISTED} LIMIT $3"
         ),
-        [
-            integration.into(),
-            run.into(),
-            confirmed.into(),
-            (limit as i64).into(),
-        ],
+        [integration.into(), run.into(), (limit as i64).into()],
     )
     .all(&tx.inner)
     .await?;

@@ -64,3 +64,14 @@ pub async fn older_than(
     .all(db.reader())
     .await
 }
+
+/// Whether the secret has an intent that is not older than `time`.
+pub async fn has_younger(db: &Db, secret_name: &str, time: DateTime<Utc>) -> Result<bool, DbError> {
+    Sql::new(
+        "SELECT count(*) FROM secret_intents WHERE secret_name = $1 AND created_at >= $2",
+        [secret_name.into(), time.into()],
+    )
+    .scalar::<i64>(db.reader())
+    .await
+    .map(|count| count > 0)
+}

@@ -30,6 +30,17 @@ pub async fn load(db: &Db, integration: IntegrationId) -> Result<Option<SyncCurs
     .await
 }
 
+/// Whether there is one.
+pub async fn exists(tx: &Tx, integration: IntegrationId) -> Result<bool, DbError> {
+    Sql::new(
+        "SELECT count(*) FROM sync_cursors WHERE integration_id = $1 AND stream = $2",
+        [integration.into(), STREAM.into()],
+    )
+    .scalar::<i64>(&tx.inner)
+    .await
+    .map(|count| count > 0)
+}
+
 /// Sets the cursor.
 pub async fn save(
     tx: &Tx,

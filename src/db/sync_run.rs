@@ -433,14 +433,6 @@ pub struct Abandoned {
     pub id: RunId,
     /// Of which integration.
     pub integration_id: IntegrationId,
-    /// Whose.
-    pub entity_id: EntityId,
-    /// Of which service.
-    pub service_name: String,
-    /// Who asked for it.
-    pub triggered_by: String,
-    /// When.
-    pub requested_at: DateTime<Utc>,
 }
 
 /// Puts runs back into the queue whose lease is over, or every running one (`all`, for a process
@@ -451,7 +443,7 @@ pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<Vec<Abandoned>, DbErro
         format!(
             "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL
              WHERE status = 'running' AND ($1 OR lease_until < {clock})
-             RETURNING id, integration_id, entity_id, service_name, triggered_by, requested_at"
+             RETURNING id, integration_id"
         ),
         [all.into()],
     )

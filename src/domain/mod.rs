@@ -3,6 +3,7 @@
 //! Pure values only: no input or output, no database types, no HTTP types.
 
 pub mod clock;
+pub mod errors;
 pub mod event;
 pub mod ids;
 pub mod quota;

@@ -1,0 +1,35 @@
+# What one does here every day; `just` lists it.
+set positional-arguments
+
+_list:
+    @{{ just_executable() }} --list --unsorted
+
+# Run everything in one process from a debug build, on a throw-away data folder
+dev *arguments:
+    cargo run -- up --data-dir target/dev "$@"
+
+# Check format and lints, and run all tests
+check:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets --features failpoints -- -D warnings
+    scripts/test
+
+# Run the tests, all or those whose names hold the given words
+test *filter:
+    scripts/test "$@"
+
+# Run everything in one process
+up *arguments:
+    cargo run --release -- up "$@"
+
+# Sync a generated mailbox, start to end, with nothing to set up
+demo *arguments:
+    cargo run --release -- demo "$@"
+
+# Check what the dependencies are and how they are licensed
+deny:
+    cargo deny check bans licenses sources
+
+# Measure
+bench *arguments:
+    cargo bench --locked "$@"

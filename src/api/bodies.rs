@@ -1,0 +1,415 @@
+//! What a client says of an integration: bodies, and the rules their fields keep. Every mistake of
+//! a body is told at once.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::error::{ApiError, FieldError};
+use crate::{
+    domain::{EntityId, ServiceName, sync::IntegrationStatus},
+    oauth::OAuthConfig,
+    secrets::{Credentials, OAuth2Credentials},
+    sync::SyncSettings,
+};
+
+/// Longest display name and service type, in characters.
+const MAX_NAME_CHARS: usize = 255;
+const MAX_SERVICE_TYPE_CHARS: usize = 50;
+/// Longest description, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 10_000;
+/// Longest token, in bytes; Google's are below 2,048.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest life of an access token that is believed, in seconds: a year.
+const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
+
+/// How an integration authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CredentialType {
+    Oauth2,
+    ApiKey,
+    BasicAuth,
+    BearerToken,
+}
+
+impl CredentialType {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Oauth2 => "oauth2",
+            Self::ApiKey => "api_key",
+            Self::BasicAuth => "basic_auth",
+            Self::BearerToken => "bearer_token",
+        }
+    }
+
+    /// The word in the table.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Oauth2,
+            Self::ApiKey,
+            Self::BasicAuth,
+            Self::BearerToken,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
+    }
+
+    /// The fields of credentials other than OAuth's; all are required.
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Oauth2 => &[],
+            Self::ApiKey => &["api_key"],
+            Self::BasicAuth => &["username", "password"],
+            Self::BearerToken => &["token"],
+        }
+    }
+}
+
+/// The body of a new integration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewIntegration {
+    pub(super) entity_id: EntityId,
+    pub(super) service_name: ServiceName,
+    pub(super) service_type: Option<String>,
+    pub(super) display_name: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) credential_type: CredentialType,
+    pub(super) credentials: Map<String, Value>,
+    pub(super) scopes: Option<Vec<String>>,
+    pub(super) config: Option<Map<String, Value>>,
+    pub(super) sync_settings: Option<Value>,
+    pub(super) token_expires_in: Option<i64>,
+}
+
+/// The body of a change. What is absent stays; a null clears.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangedIntegration {
+    #[serde(default, deserialize_with = "given")]
+    pub(super) display_name: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    pub(super) description: Option<Option<String>>,
+    pub(super) config: Option<Map<String, Value>>,
+    pub(super) sync_settings: Option<Value>,
+    pub(super) status: Option<SetStatus>,
+    pub(super) credentials: Option<Map<String, Value>>,
+}
+
+/// The statuses an owner may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SetStatus {
+    Active,
+    Inactive,
+}
+
+impl From<SetStatus> for IntegrationStatus {
+    fn from(status: SetStatus) -> Self {
+        match status {
+            SetStatus::Active => Self::Active,
+            SetStatus::Inactive => Self::Inactive,
+        }
+    }
+}
+
+/// Tells a null from an absent field.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Gathers the mistakes of a body.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    errors: Vec<FieldError>,
+}
+
+impl Check {
+    /// Notes a mistake.
+    pub(super) fn refuse(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        self.errors.push(FieldError::new(field, message));
+    }
+
+    /// Notes a text that is too long, or that PostgreSQL cannot hold.
+    fn text(&mut self, field: &str, text: Option<&str>, max_chars: usize) {
+        let Some(text) = text else { return };
+        if text.chars().count() > max_chars {
+            self.refuse(field, format!("must have at most {max_chars} characters"));
+        }
+        if text.contains('\0') {
+            self.refuse(field, "must not hold the character U+0000");
+        }
+    }
+
+    /// The texts that a new and a changed integration share.
+    pub(super) fn names(&mut self, display_name: Option<&str>, description: Option<&str>) {
+        self.text("display_name", display_name, MAX_NAME_CHARS);
+        self.text("description", description, MAX_DESCRIPTION_CHARS);
+    }
+
+    /// The owner's word for the kind of service.
+    pub(super) fn service_type(&mut self, service_type: Option<&str>) {
+        self.text("service_type", service_type, MAX_SERVICE_TYPE_CHARS);
+    }
+
+    /// JSON that PostgreSQL can hold.
+    pub(super) fn json(&mut self, field: &str, value: Option<&Map<String, Value>>) {
+        if value.is_some_and(|map| Value::Object(map.clone()).to_string().contains("\\u0000")) {
+            self.refuse(field, "must not hold the character U+0000");
+        }
+    }
+
+    /// How to sync; the defaults where it says nothing.
+    pub(super) fn sync_settings(&mut self, value: Option<&Value>) -> SyncSettings {
+        let Some(value) = value else {
+            return SyncSettings::default();
+        };
+        SyncSettings::parse(value).unwrap_or_else(|error| {
+            self.refuse(error.field, error.message);
+            SyncSettings::default()
+        })
+    }
+
+    /// When the access token of a new integration ends.
+    pub(super) fn expiry(
+        &mut self,
+        seconds: Option<i64>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let seconds = seconds?;
+        if !(1..=MAX_EXPIRES_IN).contains(&seconds) {
+            self.refuse(
+                "token_expires_in",
+                format!("must be 1 to {MAX_EXPIRES_IN} seconds"),
+            );
+            return None;
+        }
+        Some(now + TimeDelta::seconds(seconds))
+    }
+
+    /// The credentials of an integration of this kind.
+    pub(super) fn credentials(
+        &mut self,
+        kind: CredentialType,
+        mut fields: Map<String, Value>,
+        client: Option<&OAuthConfig>,
+        scopes: Option<&[String]>,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Option<Credentials> {
+        let credentials = match kind {
+            CredentialType::Oauth2 => self
+                .oauth2(&mut fields, client, scopes, expires_at)
+                .map(Credentials::OAuth2),
+            _ => self.secrets(kind, &mut fields),
+        };
+        for name in fields.keys() {
+            self.refuse(
+                format!("credentials.{name}"),
+                "is not a field of such credentials",
+            );
+        }
+        credentials
+    }
+
+    fn secrets(
+        &mut self,
+        kind: CredentialType,
+        fields: &mut Map<String, Value>,
+    ) -> Option<Credentials> {
+        let mut values = std::collections::BTreeMap::new();
+        for name in kind.fields() {
+            match self.secret(fields, name) {
+                Some(value) => {
+                    values.insert((*name).to_owned(), value);
+                }
+                None => self.missing(name),
+            }
+        }
+        (values.len() == kind.fields().len()).then_some(Credentials::Fields(values))
+    }
+
+    fn oauth2(
+        &mut self,
+        fields: &mut Map<String, Value>,
+        client: Option<&OAuthConfig>,
+        scopes: Option<&[String]>,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Option<OAuth2Credentials> {
+        let refresh_token = self.secret(fields, "refresh_token");
+        if refresh_token.is_none() {
+            self.missing("refresh_token");
+        }
+        let access_token = self.secret(fields, "access_token");
+        self.client(fields, client);
+        let own_scopes = match fields.remove("scopes") {
+            None | Some(Value::Null) => None,
+            Some(value) => match serde_json::from_value::<Vec<String>>(value) {
+                Ok(scopes) => Some(scopes),
+                Err(_) => {
+                    self.refuse("credentials.scopes", "must be a list of texts");
+                    None
+                }
+            },
+        };
+        let scopes = scopes
+            .map(<[String]>::to_vec)
+            .or(own_scopes)
+            .unwrap_or_default();
+        Some(OAuth2Credentials {
+            refresh_token: refresh_token?,
+            access_token_expires_at: access_token.as_ref().and(expires_at),
+            access_token,
+            scopes,
+        })
+    }
+
+    /// The client that the tokens belong to, where it is given, must be the configured one: no
+    /// other could refresh them.
+    fn client(&mut self, fields: &mut Map<String, Value>, client: Option<&OAuthConfig>) {
+        let configured_id = client.and_then(|client| client.client_id.as_deref());
+        if let Some(id) = self.plain(fields, "client_id") {
+            if Some(id.as_str()) != configured_id {
+                self.refuse(
+                    "credentials.client_id",
+                    "is not the configured client: only tokens issued to that one can be refreshed",
+                );
+            }
+        }
+        if let Some(uri) = self.plain(fields, "token_uri") {
+            let configured = client.map(|client| &client.token_url);
+            if Url::parse(&uri).ok().as_ref() != configured {
+                self.refuse(
+                    "credentials.token_uri",
+                    "is not the configured token endpoint",
+                );
+            }
+        }
+        if let Some(secret) = self.secret(fields, "client_secret") {
+            let configured = client.and_then(|client| client.client_secret.as_ref());
+            let same = configured
+                .is_some_and(|configured| configured.expose_secret() == secret.expose_secret());
+            if !same {
+                self.refuse(
+                    "credentials.client_secret",
+                    "is not that of the configured client",
+                );
+            }
+        }
+    }
+
+    fn missing(&mut self, name: &str) {
+        let field = format!("credentials.{name}");
+        if !self.errors.iter().any(|error| error.field == field) {
+            self.refuse(field, "is required");
+        }
+    }
+
+    fn secret(&mut self, fields: &mut Map<String, Value>, name: &str) -> Option<SecretString> {
+        self.plain(fields, name).map(SecretString::from)
+    }
+
+    /// Takes a text that is not empty and fits into an HTTP header.
+    fn plain(&mut self, fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+        match fields.remove(name)? {
+            Value::Null => None,
+            Value::String(text)
+                if !text.is_empty()
+                    && text.len() <= MAX_TOKEN_BYTES
+                    && !text.chars().any(char::is_control) =>
+            {
+                Some(text)
+            }
+            _ => {
+                self.refuse(
+                    format!("credentials.{name}"),
+                    format!(
+                        "must be a text of 1 to {MAX_TOKEN_BYTES} bytes without control characters"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// Nothing may have been wrong.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::Invalid(self.errors))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn client() -> OAuthConfig {
+        OAuthConfig {
+            client_id: Some("our-client".to_owned()),
+            client_secret: Some("our-secret".to_owned().into()),
+            token_url: "https://oauth2.googleapis.com/token".parse().unwrap(),
+            revoke_url: None,
+        }
+    }
+
+    fn errors_of(kind: CredentialType, credentials: Value) -> Vec<String> {
+        let Value::Object(fields) = credentials else {
+            panic!("not an object")
+        };
+        let mut check = Check::default();
+        check.credentials(kind, fields, Some(&client()), None, None);
+        check.errors.into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn credentials_of_the_configured_client_are_taken() {
+        let given = json!({
+            "refresh_token": "r",
+            "access_token": "a",
+            "client_id": "our-client",
+            "client_secret": "our-secret",
+            "token_uri": "https://oauth2.googleapis.com/token",
+            "scopes": ["x"],
+        });
+        assert!(errors_of(CredentialType::Oauth2, given).is_empty());
+        assert!(errors_of(CredentialType::Oauth2, json!({"refresh_token": "r"})).is_empty());
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let given = json!({
+            "client_id": "another",
+            "client_secret": "another",
+            "token_uri": "https://attacker.example/token",
+            "access_token": 5,
+            "id_token": "x",
+        });
+        let mut fields = errors_of(CredentialType::Oauth2, given);
+        fields.sort_unstable();
+        assert_eq!(
+            fields,
+            [
+                "credentials.access_token",
+                "credentials.client_id",
+                "credentials.client_secret",
+                "credentials.id_token",
+                "credentials.refresh_token",
+                "credentials.token_uri",
+            ]
+        );
+        assert_eq!(
+            errors_of(
+                CredentialType::BasicAuth,
+                json!({"username": "u", "password": ""})
+            ),
+            ["credentials.password"]
+        );
+    }
+}

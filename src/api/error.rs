@@ -1,0 +1,232 @@
+//! Errors as problem details (RFC 9457). The only place that picks status codes.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    db::DbError,
+    domain::errors,
+    integrations::IntegrationError,
+    sync::{RequestError, settings::InvalidSettings},
+};
+
+/// A field of the request that cannot be taken, and how to mend it.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, from the body's or the query's root down.
+    pub field: String,
+    /// What is wrong and what is right.
+    pub message: String,
+}
+
+impl FieldError {
+    /// Names a field and what is wrong with it.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub enum ApiError {
+    /// The body is not JSON.
+    InvalidJson(String),
+    /// A cursor that this API did not give.
+    InvalidCursor,
+    /// No key, or one that is not valid.
+    Unauthorized,
+    /// The key may not do this.
+    Forbidden(&'static str),
+    /// It does not exist, or not for this key.
+    NotFound,
+    /// The path knows other methods only.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    Timeout,
+    /// It contradicts how things stand.
+    Conflict(&'static str, String),
+    /// The cursor points to events that are past retention.
+    CursorExpired,
+    /// The body is too large; the limit in bytes.
+    TooLarge(usize),
+    /// The body is not said to be JSON.
+    UnsupportedMediaType,
+    /// Fields that cannot be taken.
+    Invalid(Vec<FieldError>),
+    /// A part of the program does not answer.
+    Unavailable(String),
+    /// A defect, or a broken store; the text is for the log alone.
+    Internal(String),
+}
+
+impl ApiError {
+    /// One field that cannot be taken.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::new(field, message)])
+    }
+
+    /// Status, stable code, and what the client is told.
+    fn parts(&self) -> (StatusCode, &'static str, String) {
+        match self {
+            Self::InvalidJson(detail) => (
+                StatusCode::BAD_REQUEST,
+                "invalid_json",
+                format!("the body is not JSON: {detail}"),
+            ),
+            Self::InvalidCursor => (
+                StatusCode::BAD_REQUEST,
+                "invalid_cursor",
+                "the cursor was not given by this list: leave it out to start over".to_owned(),
+            ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "send one `Authorization: Bearer` header with a valid key".to_owned(),
+            ),
+            Self::Forbidden(detail) => (StatusCode::FORBIDDEN, "forbidden", (*detail).to_owned()),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "there is no such thing here".to_owned(),
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "the path exists, but not with this method".to_owned(),
+            ),
+            Self::Timeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the request did not arrive in time".to_owned(),
+            ),
+            Self::Conflict(code, detail) => (StatusCode::CONFLICT, code, detail.clone()),
+            Self::CursorExpired => (
+                StatusCode::GONE,
+                "cursor_expired",
+                "the events after this cursor are past retention: read the records instead, and \
+                 start over without a cursor"
+                    .to_owned(),
+            ),
+            Self::TooLarge(limit) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body is larger than {limit} bytes"),
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "send the body as `Content-Type: application/json`".to_owned(),
+            ),
+            Self::Invalid(errors) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_fields",
+                errors
+                    .iter()
+                    .map(|error| format!("{}: {}", error.field, error.message))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
+            Self::Unavailable(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "a part of nucleus does not answer: try again later".to_owned(),
+            ),
+            Self::Internal(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "this is a defect of nucleus or of its store: the log tells more".to_owned(),
+            ),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, detail) = self.parts();
+        match &self {
+            Self::Internal(cause) => tracing::error!(error = cause, "a request failed"),
+            Self::Unavailable(cause) => tracing::warn!(error = cause, "a request was refused"),
+            _ => {}
+        }
+        let mut body = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "code": code,
+            "detail": detail,
+        });
+        if let Self::Invalid(errors) = &self {
+            body["errors"] = json!(errors);
+        }
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::NotFound => Self::NotFound,
+            DbError::Conflict => Self::Conflict(
+                "conflict",
+                "somebody else changed this at the same time: read it again".to_owned(),
+            ),
+            DbError::Unavailable(_) => Self::Unavailable(errors::chain(&error)),
+            DbError::Fenced | DbError::Schema(_) | DbError::Other(_) => {
+                Self::Internal(errors::chain(&error))
+            }
+        }
+    }
+}
+
+impl From<IntegrationError> for ApiError {
+    fn from(error: IntegrationError) -> Self {
+        match error {
+            IntegrationError::Db(DbError::Conflict) => Self::Conflict(
+                "integration_exists",
+                "this entity has this service connected: change or remove that integration"
+                    .to_owned(),
+            ),
+            IntegrationError::Db(error) => error.into(),
+            IntegrationError::Secret(error) => Self::Unavailable(errors::chain(&error)),
+        }
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Db(error) => error.into(),
+            RequestError::NotSyncable(status) => {
+                let (code, mend) = match status.as_str() {
+                    "inactive" => ("integration_inactive", "set its status to active first"),
+                    "expired" => ("integration_expired", "connect the account again first"),
+                    _ => ("integration_revoked", "connect the account again first"),
+                };
+                Self::Conflict(code, format!("{error}: {mend}"))
+            }
+        }
+    }
+}
+
+impl From<InvalidSettings> for ApiError {
+    fn from(error: InvalidSettings) -> Self {
+        Self::field(error.field, error.message)
+    }
+}

@@ -1,0 +1,353 @@
+//! What handlers take out of requests: who calls, ids, bodies and pages. Who calls comes first, so
+//! that nobody learns what is wrong with a body without a key.
+
+use std::{collections::HashMap, str::FromStr, sync::Arc};
+
+use axum::{
+    body::to_bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::error::{ApiError, FieldError};
+use crate::{
+    app::App,
+    db::{Slicing, api_key},
+    domain::{EntityId, ids::Id, sync::Scope},
+    keys,
+};
+
+/// Items a list gives unless it is told otherwise.
+const DEFAULT_LIMIT: u64 = 50;
+/// Items a list gives at most.
+const MAX_LIMIT: u64 = 1000;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose objects exist for this caller.
+    pub scope: Scope,
+    /// `operator`, or the id of the key.
+    pub name: String,
+}
+
+impl Caller {
+    /// Refuses everybody but the operator.
+    pub fn require_operator(&self) -> Result<(), ApiError> {
+        match self.scope {
+            Scope::Operator => Ok(()),
+            Scope::Entity(_) => Err(ApiError::Forbidden("this needs the operator's key")),
+        }
+    }
+
+    /// Another's entity does not exist for this caller.
+    pub fn require_entity(&self, entity: EntityId) -> Result<(), ApiError> {
+        match self.scope {
+            Scope::Entity(own) if own != entity => Err(ApiError::NotFound),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let token = bearer_token(&parts.headers).ok_or(ApiError::Unauthorized)?;
+        if let Some(operator_key) = &app.operator_key {
+            if bool::from(
+                token
+                    .as_bytes()
+                    .ct_eq(operator_key.expose_secret().as_bytes()),
+            ) {
+                return Ok(Self {
+                    scope: Scope::Operator,
+                    name: "operator".to_owned(),
+                });
+            }
+        }
+        if !keys::is_well_formed(token) {
+            return Err(ApiError::Unauthorized);
+        }
+        let found = api_key::find(&app.engine.db, &keys::hash(token)).await?;
+        let key = found.ok_or(ApiError::Unauthorized)?;
+        Ok(Self {
+            scope: key.entity_id.map_or(Scope::Operator, Scope::Entity),
+            name: key.id.to_string(),
+        })
+    }
+}
+
+/// The token of exactly one `Authorization: Bearer` header.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// The id in the path. A text that is no id names nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct PathId<Kind>(pub Id<Kind>);
+
+impl<Kind: Send, S: Send + Sync> FromRequestParts<S> for PathId<Kind> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::NotFound)?;
+        text.parse().map(Self).map_err(|_| ApiError::NotFound)
+    }
+}
+
+/// A JSON body. An absent one is `{}`.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let limit = app.body_limit_bytes;
+        let is_json = is_json(request.headers());
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|length| length > limit) {
+            return Err(ApiError::TooLarge(limit));
+        }
+        let body = to_bytes(request.into_body(), limit)
+            .await
+            .map_err(|error| {
+                let too_large = std::error::Error::source(&error)
+                    .is_some_and(|source| source.to_string().contains("length limit"));
+                if too_large {
+                    ApiError::TooLarge(limit)
+                } else {
+                    ApiError::InvalidJson("it broke off".to_owned())
+                }
+            })?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return parse(serde_json::json!({})).map(Self);
+        }
+        if !is_json {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        let value = serde_json::from_slice(&body)
+            .map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+        parse(value).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = match error.path().to_string() {
+            path if path == "." => "body".to_owned(),
+            path => path,
+        };
+        ApiError::field(field, error.inner().to_string())
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = value
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The query of a request. Each parameter is taken once; what is left over is a mistake.
+#[derive(Debug)]
+pub struct Query {
+    values: HashMap<String, String>,
+    errors: Vec<FieldError>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut query = Self {
+            values: HashMap::new(),
+            errors: Vec::new(),
+        };
+        let text = parts.uri.query().unwrap_or_default();
+        for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+            let name = name.into_owned();
+            if query
+                .values
+                .insert(name.clone(), value.into_owned())
+                .is_some()
+            {
+                query.errors.push(FieldError::new(name, "is given twice"));
+            }
+        }
+        Ok(query)
+    }
+}
+
+impl Query {
+    /// Takes a parameter.
+    pub fn take<T: FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        let text = self.values.remove(name)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.errors.push(FieldError::new(name, error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Takes a parameter that has one value beside being absent.
+    pub fn flag(&mut self, name: &str, set: &str) -> bool {
+        match self.values.remove(name) {
+            None => false,
+            Some(value) if value == set => true,
+            Some(_) => {
+                self.errors
+                    .push(FieldError::new(name, format!("must be {set:?} or absent")));
+                false
+            }
+        }
+    }
+
+    /// Takes a parameter that is one of these words; the first is meant where it is absent.
+    pub fn one_of(&mut self, name: &str, words: &[&'static str]) -> &'static str {
+        let first = words.first().copied().unwrap_or_default();
+        let Some(value) = self.values.remove(name) else {
+            return first;
+        };
+        match words.iter().find(|word| **word == value) {
+            Some(word) => word,
+            None => {
+                self.errors.push(FieldError::new(
+                    name,
+                    format!("must be {}", words.join(" or ")),
+                ));
+                first
+            }
+        }
+    }
+
+    /// Takes `limit`.
+    pub fn limit(&mut self) -> u64 {
+        let limit = self.take::<u64>("limit").unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            self.errors.push(FieldError::new(
+                "limit",
+                format!("must be 1 to {MAX_LIMIT}"),
+            ));
+        }
+        limit
+    }
+
+    /// Takes the text of `cursor`.
+    pub fn cursor(&mut self) -> Option<String> {
+        self.values.remove("cursor")
+    }
+
+    /// Takes `limit` and `cursor` of a list that is read by id.
+    pub fn slicing(&mut self) -> Result<Slicing, ApiError> {
+        let after = match self.cursor() {
+            Some(text) => Some(decode_id(&text).ok_or(ApiError::InvalidCursor)?),
+            None => None,
+        };
+        Ok(Slicing {
+            after,
+            limit: self.limit(),
+        })
+    }
+
+    /// Nothing may be left, and nothing may have been wrong.
+    pub fn finish(mut self) -> Result<(), ApiError> {
+        for name in self.values.into_keys() {
+            self.errors
+                .push(FieldError::new(name, "is not a parameter of this list"));
+        }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::Invalid(self.errors))
+        }
+    }
+}
+
+/// A cursor of a list that is read by id.
+pub fn encode_id(id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(id.as_bytes())
+}
+
+fn decode_id(text: &str) -> Option<Uuid> {
+    Uuid::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+}
+
+/// A cursor of the list of events.
+pub fn encode_position(position: i64) -> String {
+    URL_SAFE_NO_PAD.encode(position.to_be_bytes())
+}
+
+/// The position in a cursor of the list of events.
+pub fn decode_position(text: &str) -> Option<i64> {
+    let bytes: [u8; 8] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    Some(i64::from_be_bytes(bytes)).filter(|position| *position >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn one_bearer_header_is_a_token_and_nothing_else_is() {
+        assert_eq!(bearer_token(&headers(&["Bearer abc"])), Some("abc"));
+        assert_eq!(bearer_token(&headers(&["bearer  abc "])), Some("abc"));
+        for wrong in [
+            &[][..],
+            &["Bearer"],
+            &["Bearer "],
+            &["Basic abc"],
+            &["abc"],
+            &["Bearer abc", "Bearer abc"],
+        ] {
+            assert_eq!(bearer_token(&headers(wrong)), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn cursors_read_back_and_others_do_not() {
+        let id = Uuid::now_v7();
+        assert_eq!(decode_id(&encode_id(id)), Some(id));
+        assert_eq!(decode_position(&encode_position(17)), Some(17));
+        for text in ["", "x", "!!!", &encode_position(-1)] {
+            assert_eq!(decode_id(text), None, "{text:?}");
+            assert_eq!(decode_position(text), None, "{text:?}");
+        }
+    }
+}

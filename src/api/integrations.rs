@@ -1,0 +1,360 @@
+//! `/integrations`: connecting accounts by credentials, looking at them, changing and removing them.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    List,
+    bodies::{ChangedIntegration, Check, CredentialType, NewIntegration, SetStatus},
+    error::ApiError,
+    extract::{Body, Caller, PathId, Query, encode_id},
+    to_the_end,
+};
+use crate::{
+    app::App,
+    connectors::ConnectorError,
+    db::{
+        entity,
+        integration::{self, Filter, Integration, Update},
+    },
+    domain::{EntityId, IntegrationId, ids::kind, sync::IntegrationStatus, time},
+    integrations::{Records, Removed},
+    sync::{self, SyncSettings},
+};
+
+/// An integration as clients see it: never its credentials, nor where they are.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    id: IntegrationId,
+    /// The same: the name by which other objects refer to it.
+    integration_id: IntegrationId,
+    entity_id: EntityId,
+    service_name: String,
+    service_type: Option<String>,
+    display_name: Option<String>,
+    description: Option<String>,
+    credential_type: String,
+    status: String,
+    account: Option<String>,
+    #[serde(serialize_with = "time::serialize_option")]
+    last_sync_at: Option<DateTime<Utc>>,
+    last_sync_status: Option<String>,
+    sync_error_message: Option<String>,
+    #[serde(serialize_with = "time::serialize_option")]
+    next_sync_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "time::serialize_option")]
+    token_expires_at: Option<DateTime<Utc>>,
+    scopes: Value,
+    config: Value,
+    sync_settings: Value,
+    meta_data: Value,
+    #[serde(serialize_with = "time::serialize")]
+    created_at: DateTime<Utc>,
+    #[serde(serialize_with = "time::serialize")]
+    updated_at: DateTime<Utc>,
+    created_by: Option<String>,
+}
+
+impl From<Integration> for Shown {
+    fn from(row: Integration) -> Self {
+        Self {
+            id: row.id,
+            integration_id: row.id,
+            entity_id: row.entity_id,
+            service_name: row.service_name,
+            service_type: row.service_type,
+            display_name: row.display_name,
+            description: row.description,
+            credential_type: row.credential_type,
+            status: row.status,
+            account: row.account,
+            last_sync_at: row.last_sync_at,
+            last_sync_status: row.last_sync_status,
+            sync_error_message: row.sync_error_message,
+            next_sync_at: row.next_sync_at,
+            token_expires_at: row.token_expires_at,
+            scopes: row.scopes,
+            config: row.config,
+            sync_settings: row.sync_settings,
+            meta_data: row.meta_data,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            created_by: row.created_by,
+        }
+    }
+}
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<NewIntegration>,
+) -> Result<(StatusCode, Json<Shown>), ApiError> {
+    caller.require_entity(body.entity_id)?;
+    if !entity::exists(&app.engine.db, body.entity_id).await? {
+        return Err(ApiError::NotFound);
+    }
+    let now = app.now();
+    let mut check = Check::default();
+    check.names(body.display_name.as_deref(), body.description.as_deref());
+    check.service_type(body.service_type.as_deref());
+    check.json("config", body.config.as_ref());
+    let has_connector = app.engine.services.contains_key(&body.service_name);
+    if has_connector && body.credential_type != CredentialType::Oauth2 {
+        check.refuse(
+            "credential_type",
+            format!("{} takes oauth2 only", body.service_name),
+        );
+    }
+    let settings = check.sync_settings(body.sync_settings.as_ref());
+    let expires_at = check.expiry(body.token_expires_in, now);
+    let credentials = check.credentials(
+        body.credential_type,
+        body.credentials,
+        app.clients.get(&body.service_name),
+        body.scopes.as_deref(),
+        expires_at,
+    );
+    check.finish()?;
+    let Some(credentials) = credentials else {
+        return Err(ApiError::field("credentials", "are not complete"));
+    };
+    let id = IntegrationId::new();
+    let row = Integration {
+        id,
+        entity_id: body.entity_id,
+        service_name: body.service_name.to_string(),
+        service_type: body.service_type,
+        display_name: body.display_name,
+        description: body.description,
+        secret_path: None,
+        credential_type: body.credential_type.as_str().to_owned(),
+        status: IntegrationStatus::Active.as_str().to_owned(),
+        account: None,
+        account_verified: false,
+        last_sync_at: None,
+        last_sync_status: None,
+        sync_error_message: None,
+        sync_failures: 0,
+        next_sync_at: has_connector.then(|| settings.next_sync(now, 0, id)),
+        token_expires_at: expires_at,
+        refresh_generation: 0,
+        scopes: json!(body.scopes.unwrap_or_default()),
+        config: Value::Object(body.config.unwrap_or_default()),
+        sync_settings: json!(settings),
+        meta_data: json!({}),
+        created_at: now,
+        updated_at: now,
+        created_by: Some(caller.name),
+    };
+    let creating = Arc::clone(&app);
+    let created = to_the_end(&app, async move {
+        Ok(creating.integrations.create(row, credentials).await?)
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(created.into())))
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    mut query: Query,
+) -> Result<Json<List<Shown>>, ApiError> {
+    let filter = Filter {
+        entity_id: query.take("entity_id"),
+        service_name: query.take("service_name"),
+        status: query.take("status"),
+    };
+    let slicing = query.slicing()?;
+    query.finish()?;
+    let slice = integration::list(&app.engine.db, caller.scope, &filter, slicing).await?;
+    Ok(Json(
+        List::of(slice, |row| encode_id(row.id.0)).map(Shown::from),
+    ))
+}
+
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Integration>,
+) -> Result<Json<Shown>, ApiError> {
+    Ok(Json(
+        integration::find(&app.engine.db, caller.scope, id)
+            .await?
+            .into(),
+    ))
+}
+
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Integration>,
+    Body(body): Body<ChangedIntegration>,
+) -> Result<Json<Shown>, ApiError> {
+    let found = integration::find(&app.engine.db, caller.scope, id).await?;
+    let mut check = Check::default();
+    check.names(
+        body.display_name.as_ref().and_then(Option::as_deref),
+        body.description.as_ref().and_then(Option::as_deref),
+    );
+    check.json("config", body.config.as_ref());
+    let settings = body
+        .sync_settings
+        .as_ref()
+        .map(|value| check.sync_settings(Some(value)));
+    let credentials = body.credentials.map(|fields| {
+        let kind = CredentialType::from_word(&found.credential_type);
+        let service = found.service().ok();
+        let client = service.and_then(|service| app.clients.get(&service));
+        kind.and_then(|kind| check.credentials(kind, fields, client, None, None))
+    });
+    check.finish()?;
+    let ended = matches!(
+        found.status()?,
+        IntegrationStatus::Expired | IntegrationStatus::Revoked
+    );
+    if ended && body.status == Some(SetStatus::Active) && credentials.is_none() {
+        return Err(ApiError::Conflict(
+            "integration_ended",
+            format!(
+                "the integration is {}: give it new credentials",
+                found.status
+            ),
+        ));
+    }
+    let now = app.now();
+    let update = Update {
+        display_name: body.display_name,
+        description: body.description,
+        config: body.config.map(Value::Object),
+        next_sync_at: settings.as_ref().and_then(|settings| {
+            // Counted from the last sync, as it would have been with these settings.
+            found.next_sync_at?;
+            let from = found.last_sync_at.unwrap_or(found.created_at);
+            Some(settings.next_sync(from, found.sync_failures, id).max(now))
+        }),
+        sync_settings: settings.map(|settings| json!(settings)),
+        status: body.status.map(IntegrationStatus::from),
+    };
+    let changing = Arc::clone(&app);
+    let scope = caller.scope;
+    let changed = to_the_end(&app, async move {
+        if let Some(Some(credentials)) = credentials {
+            changing
+                .integrations
+                .replace_credentials(&found, credentials)
+                .await?;
+        }
+        let tx = changing.engine.db.begin().await?;
+        integration::update(&tx, id, update, now).await?;
+        let changed = integration::find_in(&tx, scope, id).await?;
+        tx.commit().await?;
+        Ok(changed)
+    })
+    .await?;
+    Ok(Json(changed.into()))
+}
+
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Integration>,
+    mut query: Query,
+) -> Result<Json<Removed>, ApiError> {
+    let records = match query.one_of("data", &["keep", "delete"]) {
+        "delete" => Records::Delete,
+        _ => Records::Keep,
+    };
+    query.finish()?;
+    let found = integration::find(&app.engine.db, caller.scope, id).await?;
+    let removing = Arc::clone(&app);
+    let removed = to_the_end(&app, async move {
+        Ok(removing.integrations.remove(&found, records).await?)
+    })
+    .await?;
+    Ok(Json(removed))
+}
+
+/// What asking the provider came to.
+#[derive(Serialize)]
+pub(super) struct Tested {
+    integration_id: IntegrationId,
+    service_name: String,
+    is_valid: bool,
+    #[serde(serialize_with = "time::serialize")]
+    tested_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+pub(super) async fn test(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Integration>,
+    Body(NoFields {}): Body<NoFields>,
+) -> Result<Json<Tested>, ApiError> {
+    let found = integration::find(&app.engine.db, caller.scope, id).await?;
+    let testing = Arc::clone(&app);
+    let tested = to_the_end(&app, async move { ask(&testing, found).await }).await?;
+    Ok(Json(tested))
+}
+
+/// A body that says nothing.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoFields {}
+
+async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
+    let engine = &app.engine;
+    let Some(service) = engine.services.get(&found.service()?) else {
+        return Err(ApiError::Conflict(
+            "no_connector",
+            format!(
+                "{} can be connected, but not be asked yet",
+                found.service_name
+            ),
+        ));
+    };
+    let settings = SyncSettings::parse(&found.sync_settings)?;
+    let access = sync::access(engine, service, &found, &settings).await?;
+    let answer = service.connector.account(&access).await;
+    let now = app.now();
+    let status = match &answer {
+        Ok(account) => match &found.account {
+            Some(known) if *known != account.name => None,
+            _ => Some(IntegrationStatus::Active),
+        },
+        Err(ConnectorError::Expired(_)) => Some(IntegrationStatus::Expired),
+        Err(ConnectorError::Revoked(_)) => Some(IntegrationStatus::Revoked),
+        // An outage, or what the operator has to mend, says nothing about the consent.
+        Err(_) => None,
+    };
+    let reason = match &answer {
+        Ok(account) => match &found.account {
+            Some(known) if *known != account.name => Some(format!(
+                "the credentials are those of {}, but the integration holds the records of {known}",
+                account.name
+            )),
+            _ => None,
+        },
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(status) = status.filter(|status| found.status != status.as_str()) {
+        let tx = engine.db.begin().await?;
+        integration::set_status(&tx, found.id, status, reason.as_deref(), now).await?;
+        tx.commit().await?;
+    }
+    Ok(Tested {
+        integration_id: found.id,
+        service_name: found.service_name,
+        is_valid: reason.is_none(),
+        tested_at: now,
+        account: answer.ok().map(|account| account.name),
+        reason,
+    })
+}

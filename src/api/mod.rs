@@ -1,0 +1,118 @@
+//! The HTTP API: every route on one page. No rules live here; handlers take requests apart, call
+//! one function of the program and put its answer together.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::FutureExt;
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{app::App, db::Slice};
+
+mod bodies;
+mod entities;
+mod error;
+mod extract;
+mod health;
+mod integrations;
+mod records;
+mod runs;
+mod serve;
+
+pub use error::{ApiError, FieldError};
+pub use serve::serve;
+
+/// A request must have arrived and been answered by then.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Every route.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/entities", post(entities::create).get(entities::list))
+        .route("/entities/{id}", axum::routing::delete(entities::delete))
+        .route(
+            "/integrations",
+            post(integrations::create).get(integrations::list),
+        )
+        .route(
+            "/integrations/{id}",
+            get(integrations::get)
+                .patch(integrations::change)
+                .delete(integrations::remove),
+        )
+        .route("/integrations/{id}/test", post(integrations::test))
+        .route("/integrations/{id}/sync", post(runs::request))
+        .route("/integrations/{id}/runs", get(runs::list))
+        .route("/integrations/{id}/records", get(records::list))
+        .route("/runs/{id}", get(runs::get))
+        .route("/runs/{id}/cancel", post(runs::cancel))
+        .route("/records/{id}", get(records::get))
+        .route("/events", get(records::events))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(middleware::from_fn(within_deadline))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::Internal("a handler panicked".to_owned()).into_response()
+        }))
+        .with_state(app)
+}
+
+async fn within_deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Timeout.into_response(),
+    }
+}
+
+/// Runs what changes something to its end although the client hangs up.
+async fn to_the_end<T: Send + 'static>(
+    app: &App,
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    match app.tasks.spawn(work).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(ApiError::Internal("a handler panicked".to_owned())),
+        Err(error) => Err(ApiError::Internal(error.to_string())),
+    }
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> List<T> {
+    /// The page with the cursor of its last item, if more follow.
+    fn of(slice: Slice<T>, cursor: impl Fn(&T) -> String) -> Self {
+        let next_cursor = if slice.more {
+            slice.items.last().map(cursor)
+        } else {
+            None
+        };
+        Self {
+            items: slice.items,
+            next_cursor,
+        }
+    }
+
+    /// The page with its items shown otherwise.
+    fn map<U>(self, show: impl Fn(T) -> U) -> List<U> {
+        List {
+            items: self.items.into_iter().map(show).collect(),
+            next_cursor: self.next_cursor,
+        }
+    }
+}

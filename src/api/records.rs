@@ -1,0 +1,82 @@
+//! `/records` and `/events`: what was ingested and what is told of it, read-only.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use super::{
+    List,
+    error::ApiError,
+    extract::{Caller, PathId, Query, decode_position, encode_id, encode_position},
+};
+use crate::{
+    app::App,
+    db::{integration, outbox, raw_data, raw_data::RawData},
+    domain::{event::CloudEvent, ids::kind},
+};
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Integration>,
+    mut query: Query,
+) -> Result<Json<List<RawData>>, ApiError> {
+    let deleted = query.flag("deleted", "include");
+    let slicing = query.slicing()?;
+    query.finish()?;
+    integration::find(&app.engine.db, caller.scope, id).await?;
+    let slice = raw_data::list(&app.engine.db, caller.scope, id, deleted, slicing).await?;
+    Ok(Json(List::of(slice, |record| encode_id(record.id.0))))
+}
+
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Record>,
+    mut query: Query,
+) -> Result<Json<RawData>, ApiError> {
+    let deleted = query.flag("deleted", "include");
+    query.finish()?;
+    Ok(Json(
+        raw_data::find(&app.engine.db, caller.scope, id, deleted).await?,
+    ))
+}
+
+/// A page of events.
+#[derive(Serialize)]
+pub(super) struct Events {
+    items: Vec<CloudEvent>,
+    /// Where the next page starts, if there is one now.
+    next_cursor: Option<String>,
+    /// Where to go on later, whether or not there is more now.
+    resume_cursor: String,
+}
+
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    mut query: Query,
+) -> Result<Json<Events>, ApiError> {
+    let cursor = query.cursor();
+    let limit = query.limit();
+    query.finish()?;
+    let ends = outbox::positions(&app.engine.db).await?;
+    let after = match cursor {
+        Some(text) => decode_position(&text).ok_or(ApiError::InvalidCursor)?,
+        None => ends.horizon,
+    };
+    if after < ends.horizon {
+        return Err(ApiError::CursorExpired);
+    }
+    let mut found = outbox::events_after(&app.engine.db, caller.scope, after, limit + 1).await?;
+    let more = found.len() as u64 > limit;
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let last = found.last().map_or(after, |event| event.position);
+    let resume_cursor = encode_position(last);
+    Ok(Json(Events {
+        items: found.into_iter().map(|event| event.event).collect(),
+        next_cursor: more.then(|| resume_cursor.clone()),
+        resume_cursor,
+    }))
+}

@@ -1,0 +1,233 @@
+//! What is plugged into what: opens the database and the secret store, builds the connectors, and
+//! hands the parts to whoever serves, works or administers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::{Config, Service as ServiceConfig},
+    connectors::{self, ApiClient},
+    db::{
+        Db,
+        api_key::{self, ApiKey},
+        schema,
+    },
+    domain::{Clock, EntityId, ServiceName, ids::Id},
+    integrations::Integrations,
+    keys::{self, Key},
+    oauth::{OAuthConfig, endpoint::TokenEndpoint, tokens::TokenService},
+    secrets::{SecretStore, Vault, VaultKey},
+    sync::{Engine, Limits, Service},
+};
+
+/// A run is held this long at most before it is asked for again.
+const MAX_HOLD: Duration = Duration::from_secs(600);
+/// In the data folder: held by the one `up` there may be.
+const LOCK_FILE: &str = "nucleus.lock";
+/// In the data folder: the vault.
+const VAULT_FOLDER: &str = "vault";
+/// In the data folder: the vault's key, where none is configured.
+const VAULT_KEY_FILE: &str = "vault.key";
+
+/// The whole program, whatever role it plays.
+pub struct App {
+    /// What runs need: store, clock, tokens, connectors.
+    pub engine: Engine,
+    /// Makes and removes connections.
+    pub integrations: Integrations,
+    /// The registered client of each service.
+    pub clients: BTreeMap<ServiceName, OAuthConfig>,
+    /// The operator's key, where one is configured.
+    pub operator_key: Option<SecretString>,
+    /// Longest request body, in bytes.
+    pub body_limit_bytes: usize,
+    /// Runs that one worker carries out at the same time.
+    pub max_concurrent_runs: usize,
+    /// How long events are kept.
+    pub retention_days: u32,
+    /// Says that there is something in the queue.
+    pub wake: Notify,
+    /// Work that goes on although nobody waits for it any more.
+    pub tasks: TaskTracker,
+}
+
+/// How much of the database's and the vault's first set-up a command may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Apply migrations, make the vault's key: the first start of `up`.
+    Create,
+    /// The schema must be current and the vault's key must be there.
+    Expect,
+}
+
+impl App {
+    /// Opens everything that `config` names.
+    pub async fn build(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        setup: Setup,
+    ) -> anyhow::Result<Arc<Self>> {
+        prepare_data_dir(&config.data_dir)?;
+        let url = config.database.url.expose_secret();
+        let db = Db::connect(url, config.database.max_connections)
+            .await
+            .context("the database cannot be opened")?;
+        if setup == Setup::Create {
+            schema::migrate(&db, url).await?;
+        }
+        schema::status(&db).await?.check()?;
+        let secrets = open_vault(config, setup).await?;
+        let clients: BTreeMap<ServiceName, OAuthConfig> = config
+            .services
+            .iter()
+            .map(|(&name, service)| (name, client(service)))
+            .collect();
+        let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
+        let tokens = Arc::new(TokenService::new(
+            db.clone(),
+            Arc::clone(&secrets),
+            Arc::clone(&clock),
+            endpoint,
+            clients.clone().into_iter().collect::<HashMap<_, _>>(),
+        ));
+        let integrations =
+            Integrations::new(db.clone(), secrets, Arc::clone(&clock), Arc::clone(&tokens));
+        let engine = Engine {
+            db,
+            clock,
+            tokens,
+            client: ApiClient::new().context("the HTTP client cannot be made")?,
+            services: services(config),
+            limits: Limits {
+                max_attempts: i32::try_from(config.sync.max_attempts).unwrap_or(i32::MAX),
+                max_hold: MAX_HOLD,
+            },
+        };
+        Ok(Arc::new(Self {
+            engine,
+            integrations,
+            clients,
+            operator_key: config.http.operator_key.clone(),
+            body_limit_bytes: config.http.body_limit_bytes,
+            max_concurrent_runs: config.sync.max_concurrent_runs,
+            retention_days: config.events.retention_days,
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// The program's time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.engine.clock.now()
+    }
+
+    /// Makes a key for an entity, or for the operator, and keeps its hash.
+    pub async fn create_key(&self, entity: Option<EntityId>) -> anyhow::Result<SecretString> {
+        let key = Key::generate();
+        let row = ApiKey {
+            id: Id::new(),
+            entity_id: entity,
+            hash: keys::hash(key.expose()),
+            created_at: self.now(),
+            revoked_at: None,
+        };
+        let tx = self.engine.db.begin().await?;
+        api_key::insert(&tx, &row).await?;
+        tx.commit().await?;
+        Ok(key.into_secret())
+    }
+}
+
+/// Takes the data folder for this process alone; the lock goes with the file.
+pub fn lock_data_dir(data_dir: &Path) -> anyhow::Result<File> {
+    prepare_data_dir(data_dir)?;
+    let path = data_dir.join(LOCK_FILE);
+    let file = File::create(&path).with_context(|| not_writable(data_dir))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another `nucleus up` holds the data folder {}: stop it, or give this one a folder of \
+             its own with --data-dir",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
+}
+
+fn not_writable(data_dir: &Path) -> String {
+    format!(
+        "the data folder {} cannot be written to: make it writable for this user, or choose \
+         another with --data-dir",
+        data_dir.display()
+    )
+}
+
+/// Makes the data folder, or says why it cannot be used.
+pub fn prepare_data_dir(data_dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data_dir).with_context(|| not_writable(data_dir))
+}
+
+async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
+    let folder = config.data_dir.join(VAULT_FOLDER);
+    let key_file = config.data_dir.join(VAULT_KEY_FILE);
+    if let Some(key) = &config.secrets.vault_key {
+        let key = VaultKey::new(SecretBox::new(Box::new(*key.expose_secret())));
+        return Ok(Arc::new(Vault::open(folder, key).await?));
+    }
+    if setup == Setup::Expect {
+        return Ok(Arc::new(Vault::open_with_key_file(folder, key_file).await?));
+    }
+    let (vault, made) = Vault::open_or_create(folder, key_file.clone()).await?;
+    if made {
+        tracing::warn!(
+            file = %key_file.display(),
+            "the vault's key was made; without it the stored credentials are lost: keep a copy"
+        );
+    }
+    Ok(Arc::new(vault))
+}
+
+fn client(service: &ServiceConfig) -> OAuthConfig {
+    OAuthConfig {
+        client_id: service.client_id.clone(),
+        client_secret: service.client_secret.clone(),
+        token_url: service.token_url.clone(),
+        revoke_url: service.revoke_url.clone(),
+    }
+}
+
+fn services(config: &Config) -> BTreeMap<ServiceName, Service> {
+    let quota = config
+        .services
+        .get(&ServiceName::Gmail)
+        .map(|service| service.quota)
+        .unwrap_or_default();
+    connectors::registry(quota, config.sync.fetch_concurrency)
+        .into_iter()
+        .filter_map(|(name, connector)| {
+            let api_url = config.services.get(&name)?.api_url.clone();
+            Some((name, Service { connector, api_url }))
+        })
+        .collect()
+}
+
+/// Makes the operator's first key where there is none at all.
+pub async fn first_operator_key(app: &App) -> anyhow::Result<Option<SecretString>> {
+    if app.operator_key.is_some() || api_key::has_operator_key(&app.engine.db).await? {
+        return Ok(None);
+    }
+    app.create_key(None).await.map(Some)
+}

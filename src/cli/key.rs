@@ -1,0 +1,98 @@
+//! `nucleus key`: who may call the API.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
+
+use super::say;
+use crate::{
+    app::{App, Setup},
+    config::Config,
+    db::{
+        api_key::{self, ApiKeyId},
+        entity,
+    },
+    domain::{EntityId, SystemClock, time},
+};
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print it, this once, on a line of its own.
+    Create(Owner),
+    /// Print id, owner and times of each.
+    List,
+    /// Make a key worthless.
+    Revoke {
+        /// Its id, as the list shows it.
+        id: String,
+    },
+}
+
+/// Whose key.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Owner {
+    /// This entity's.
+    #[arg(long, value_name = "ID")]
+    entity: Option<String>,
+    /// The operator's.
+    #[arg(long)]
+    operator: bool,
+}
+
+/// Does it.
+pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
+    let app = App::build(config, Arc::new(SystemClock), Setup::Expect).await?;
+    let db = &app.engine.db;
+    match command {
+        KeyCommand::Create(owner) => {
+            let entity = match owner.entity {
+                Some(text) => {
+                    let id: EntityId = text
+                        .parse()
+                        .with_context(|| format!("{text:?} is not an entity's id"))?;
+                    if !entity::exists(db, id).await? {
+                        bail!(
+                            "there is no entity {id}: `nucleus entity list` shows those there are"
+                        );
+                    }
+                    Some(id)
+                }
+                None => None,
+            };
+            say(app.create_key(entity).await?.expose_secret());
+        }
+        KeyCommand::List => {
+            for key in api_key::list(db).await? {
+                let owner = key
+                    .entity_id
+                    .map_or("operator".to_owned(), |id| id.to_string());
+                let state = key.revoked_at.map_or("live".to_owned(), |at| {
+                    format!("revoked {}", time::rfc3339(at))
+                });
+                say(&format!(
+                    "{}  {owner}  {}  {state}",
+                    key.id,
+                    time::rfc3339(key.created_at)
+                ));
+            }
+        }
+        KeyCommand::Revoke { id } => {
+            let key: ApiKeyId = id
+                .parse()
+                .with_context(|| format!("{id:?} is not a key's id"))?;
+            let tx = db.begin().await?;
+            api_key::revoke(&tx, key, app.now())
+                .await
+                .with_context(|| {
+                    format!("key {key} was not revoked: `nucleus key list` shows those there are")
+                })?;
+            tx.commit().await?;
+            say(&format!("revoked {key}"));
+        }
+    }
+    Ok(())
+}

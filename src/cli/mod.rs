@@ -1,0 +1,43 @@
+//! The commands. Results go to standard output, logs and errors to standard error.
+
+use std::{io::Write, process::ExitCode};
+
+pub mod demo;
+pub mod entity;
+pub mod key;
+pub mod migrate;
+pub mod roles;
+
+/// Prints a line of a command's result. A reader that has gone away is not an error of ours.
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Prints why a command failed, each cause on a line of its own, and gives the exit code for that.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "error: {error}");
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(out, "  because {cause}");
+    }
+    ExitCode::FAILURE
+}
+
+/// Lets the process die where a test says so: at a crash point a panic must end everything, as a
+/// kill would.
+#[cfg(feature = "failpoints")]
+pub fn crash_at_failpoints() -> fail::FailScenario<'static> {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        let at_failpoint = panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_some_and(|text| text.starts_with("failpoint "));
+        if at_failpoint {
+            std::process::abort();
+        }
+    }));
+    fail::FailScenario::setup()
+}

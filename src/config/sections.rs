@@ -1,0 +1,400 @@
+//! What each section means: its types, limits and the defaults that depend on other settings.
+
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use secrecy::{SecretBox, SecretString};
+use tracing_subscriber::EnvFilter;
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use super::{
+    Config, Database, Events, Http, LogFormat, OPERATOR_KEY_MIN_CHARS, Queue, QueueKind, Secrets,
+    SecretsKind, Service, Sync, Telemetry,
+    reader::{Noted, Reader},
+};
+use crate::domain::{QuotaTable, ServiceName};
+
+/// Reads every section, so that the problems of all are noted, and gives them if all are right.
+pub(super) fn config(reader: &mut Reader, data_dir: Option<PathBuf>) -> Result<Config, Noted> {
+    let data_dir = self::data_dir(reader, data_dir);
+    let http = http(reader);
+    let database = database(reader, data_dir.as_ref().ok());
+    let queue = reader.value("queue.kind", |text| {
+        one_of(text, &[("embedded", QueueKind::Embedded)])
+    });
+    let secrets = secrets(reader);
+    let mut services = BTreeMap::new();
+    let mut all_services = Ok(());
+    for name in ServiceName::ALL {
+        match service(reader, name) {
+            Ok(service) => {
+                services.insert(name, service);
+            }
+            Err(noted) => all_services = Err(noted),
+        }
+    }
+    let sync = sync(reader);
+    let retention_days = reader.value("events.retention_days", |text| between(text, 1, 3650));
+    let telemetry = telemetry(reader);
+    all_services?;
+    Ok(Config {
+        data_dir: data_dir?,
+        http: http?,
+        database: database?,
+        queue: Queue { kind: queue? },
+        secrets: secrets?,
+        services,
+        sync: sync?,
+        events: Events {
+            retention_days: retention_days?,
+        },
+        telemetry: telemetry?,
+    })
+}
+
+fn data_dir(reader: &mut Reader, wanted: Option<PathBuf>) -> Result<PathBuf, Noted> {
+    let given = reader.optional("data_dir", |text| {
+        if text == "~" || text.starts_with("~/") {
+            return Err("begins with ~, which only a shell understands: write the path out");
+        }
+        Ok(PathBuf::from(text))
+    })?;
+    if let Some(folder) = wanted.or(given) {
+        return Ok(folder);
+    }
+    // The XDG base directory specification says to ignore relative paths:
+    // <https://specifications.freedesktop.org/basedir-spec/latest/>
+    let shared = reader.platform("XDG_DATA_HOME").map(PathBuf::from);
+    if let Some(folder) = shared.filter(|folder| folder.is_absolute()) {
+        return Ok(folder.join("nucleus"));
+    }
+    let home = reader.platform("HOME").map(PathBuf::from);
+    match home.filter(|folder| folder.is_absolute()) {
+        Some(folder) => Ok(folder.join(".local/share/nucleus")),
+        None => Ok(PathBuf::from("nucleus-data")),
+    }
+}
+
+fn http(reader: &mut Reader) -> Result<Http, Noted> {
+    let listen = listen(reader);
+    let public_url = reader.optional("http.public_url", web_url);
+    let operator_key = reader.optional("http.operator_key", |text| {
+        if text.chars().count() < OPERATOR_KEY_MIN_CHARS {
+            return Err(format!(
+                "is shorter than {OPERATOR_KEY_MIN_CHARS} characters: `openssl rand -hex 24` makes one"
+            ));
+        }
+        if !text.chars().all(|c| c.is_ascii_graphic()) {
+            return Err("holds a space or a character that no HTTP header carries: \
+                        use printable ASCII"
+                .to_owned());
+        }
+        Ok(SecretString::from(text))
+    });
+    let return_to = reader.list("http.return_to", origin);
+    let body_limit_bytes = reader.value("http.body_limit_bytes", |text| {
+        between(text, 1024, 64 * 1024 * 1024)
+    });
+    let http = Http {
+        listen: listen?,
+        public_url: public_url?,
+        operator_key: operator_key?,
+        return_to: return_to?,
+        body_limit_bytes: body_limit_bytes?,
+    };
+    if http.public_url.is_none() && http.listen.ip().is_unspecified() {
+        reader.warn(format!(
+            "NUCLEUS_HTTP__PUBLIC_URL is not set, and no browser can be sent back to {}: connecting an account by OAuth needs it",
+            http.listen
+        ));
+    }
+    Ok(http)
+}
+
+fn listen(reader: &mut Reader) -> Result<SocketAddr, Noted> {
+    let port = reader.platform("PORT").map(str::to_owned);
+    let Some(port) = port.filter(|_| !reader.is_given("http.listen")) else {
+        return reader.value("http.listen", |text| {
+            SocketAddr::from_str(text).map_err(|_| {
+                format!("is {text:?}, not an IP address with a port such as 127.0.0.1:8080")
+            })
+        });
+    };
+    // Asked for all the same, so that the list of settings can be checked against what is read.
+    reader.optional("http.listen", |_| Ok::<_, String>(()))?;
+    match port.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from(([0, 0, 0, 0], port))),
+        Err(_) => Err(reader.refuse("PORT", format!("is {port:?}, not a port number"))),
+    }
+}
+
+fn database(reader: &mut Reader, data_dir: Option<&PathBuf>) -> Result<Database, Noted> {
+    let given = reader.optional("database.url", |text| {
+        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "sqlite" if text.len() > "sqlite:".len() => Ok(SecretString::from(text)),
+            "postgres" | "postgresql" if Url::parse(text).is_ok() => Ok(SecretString::from(text)),
+            // The rest may hold a password, so it is not shown.
+            _ => Err("is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/NAME"),
+        }
+    });
+    let max_connections = reader.value("database.max_connections", |text| between(text, 1, 1000));
+    let url = match given? {
+        Some(url) => url,
+        None => {
+            let file = data_dir.ok_or(Noted)?.join("nucleus.db");
+            let Some(path) = file.to_str() else {
+                let problem = "is not valid UTF-8, which the database's URL cannot carry";
+                return Err(reader.refuse_setting("data_dir", problem));
+            };
+            // The database's driver decodes percent signs and cuts at the question mark.
+            let path = path.replace('%', "%25").replace('?', "%3F");
+            SecretString::from(format!("sqlite:{path}"))
+        }
+    };
+    Ok(Database {
+        url,
+        max_connections: max_connections?,
+    })
+}
+
+fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {
+    let kind = reader.value("secrets.kind", |text| {
+        one_of(text, &[("vault", SecretsKind::Vault)])
+    });
+    let vault_key = reader.optional("secrets.vault_key", vault_key);
+    Ok(Secrets {
+        kind: kind?,
+        vault_key: vault_key?,
+    })
+}
+
+fn vault_key(text: &str) -> Result<SecretBox<[u8; 32]>, &'static str> {
+    let lenient =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let problem = "is not base64 of 32 bytes: `openssl rand -base64 32` makes one";
+    let decoded = GeneralPurpose::new(&STANDARD, lenient).decode(text.trim());
+    let bytes = Zeroizing::new(decoded.map_err(|_| problem)?);
+    let mut key = Box::new([0_u8; 32]);
+    if bytes.len() != key.len() {
+        return Err(problem);
+    }
+    key.copy_from_slice(&bytes);
+    Ok(SecretBox::new(key))
+}
+
+fn service(reader: &mut Reader, name: ServiceName) -> Result<Service, Noted> {
+    let key = |field: &str| format!("services.{name}.{field}");
+    let client_id = reader.optional(&key("client_id"), |text| Ok::<_, String>(text.to_owned()));
+    let client_secret = reader.optional(&key("client_secret"), |text| {
+        Ok::<_, String>(SecretString::from(text))
+    });
+    let vendor = vendor_urls(name);
+    let authorize_url = endpoint(reader, &key("authorize_url"), Some(vendor.authorize));
+    let token_url = endpoint(reader, &key("token_url"), Some(vendor.token));
+    let revoke_url = endpoint(reader, &key("revoke_url"), vendor.revoke);
+    let api_url = endpoint(reader, &key("api_url"), Some(vendor.api));
+    let quota = match name {
+        ServiceName::Gmail => reader.value(&key("quota"), QuotaTable::from_str),
+        _ => Ok(QuotaTable::OFF),
+    };
+    let client_id = client_id?;
+    let client_secret = client_secret?;
+    if client_secret.is_some() && client_id.is_none() {
+        let missing = super::keys::variable(&key("client_id"));
+        let problem = format!("is given without its client: set {missing} too");
+        return Err(reader.refuse_setting(&key("client_secret"), problem));
+    }
+    Ok(Service {
+        client_id,
+        client_secret,
+        authorize_url: authorize_url?.ok_or(Noted)?,
+        token_url: token_url?.ok_or(Noted)?,
+        revoke_url: revoke_url?,
+        api_url: api_url?.ok_or(Noted)?,
+        quota: quota?,
+    })
+}
+
+struct VendorUrls {
+    authorize: &'static str,
+    token: &'static str,
+    revoke: Option<&'static str>,
+    api: &'static str,
+}
+
+/// The vendors' own endpoints, as their OAuth pages give them. GitHub and Slack revoke by a call of
+/// their API and Spotify not at all, so these have no revocation endpoint.
+fn vendor_urls(name: ServiceName) -> VendorUrls {
+    let google = |api| VendorUrls {
+        authorize: "https://accounts.google.com/o/oauth2/v2/auth",
+        token: "https://oauth2.googleapis.com/token",
+        revoke: Some("https://oauth2.googleapis.com/revoke"),
+        api,
+    };
+    match name {
+        ServiceName::Gmail => google("https://gmail.googleapis.com"),
+        ServiceName::GoogleCalendar | ServiceName::GoogleDrive => {
+            google("https://www.googleapis.com")
+        }
+        ServiceName::Github => VendorUrls {
+            authorize: "https://github.com/login/oauth/authorize",
+            token: "https://github.com/login/oauth/access_token",
+            revoke: None,
+            api: "https://api.github.com",
+        },
+        ServiceName::Notion => VendorUrls {
+            authorize: "https://api.notion.com/v1/oauth/authorize",
+            token: "https://api.notion.com/v1/oauth/token",
+            revoke: Some("https://api.notion.com/v1/oauth/revoke"),
+            api: "https://api.notion.com",
+        },
+        ServiceName::Slack => VendorUrls {
+            authorize: "https://slack.com/oauth/v2/authorize",
+            token: "https://slack.com/api/oauth.v2.access",
+            revoke: None,
+            api: "https://slack.com",
+        },
+        ServiceName::Linkedin => VendorUrls {
+            authorize: "https://www.linkedin.com/oauth/v2/authorization",
+            token: "https://www.linkedin.com/oauth/v2/accessToken",
+            revoke: Some("https://www.linkedin.com/oauth/v2/revoke"),
+            api: "https://api.linkedin.com",
+        },
+        ServiceName::Twitter => VendorUrls {
+            authorize: "https://x.com/i/oauth2/authorize",
+            token: "https://api.x.com/2/oauth2/token",
+            revoke: Some("https://api.x.com/2/oauth2/revoke"),
+            api: "https://api.x.com",
+        },
+        ServiceName::Spotify => VendorUrls {
+            authorize: "https://accounts.spotify.com/authorize",
+            token: "https://accounts.spotify.com/api/token",
+            revoke: None,
+            api: "https://api.spotify.com",
+        },
+    }
+}
+
+/// The URL given for a service's endpoint, else the vendor's.
+fn endpoint(
+    reader: &mut Reader,
+    name: &str,
+    vendor: Option<&'static str>,
+) -> Result<Option<Url>, Noted> {
+    let given = reader.optional(name, |text| {
+        let url = web_url(text)?;
+        if url.scheme() == "http" && !is_loopback(&url) {
+            return Err("is plain http to another machine: use https".to_owned());
+        }
+        Ok(url)
+    })?;
+    match (given, vendor) {
+        (Some(url), _) => Ok(Some(url)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => match Url::parse(text) {
+            Ok(url) => Ok(Some(url)),
+            Err(error) => Err(reader.refuse_setting(name, error)),
+        },
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// An http or https URL without user name, password, query and fragment.
+fn web_url(text: &str) -> Result<Url, String> {
+    // What does not parse may hold a password, so it is not shown.
+    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "begins with {}:, not http: or https:",
+            url.scheme()
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("carries a user name or password: leave them out".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or a fragment: leave it out".to_owned());
+    }
+    Ok(url)
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let url = web_url(text)?;
+    if url.path() != "/" {
+        return Err(format!(
+            "holds {text:?}, which has a path: give the origin alone, {:?}",
+            url.origin().ascii_serialization()
+        ));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+fn sync(reader: &mut Reader) -> Result<Sync, Noted> {
+    let max_concurrent_runs = reader.value("sync.max_concurrent_runs", |text| between(text, 1, 64));
+    // Gmail refuses more than about ten calls at a time for one mailbox (429 "too many concurrent
+    // requests for user"): <https://developers.google.com/workspace/gmail/api/guides/handle-errors>
+    let fetch_concurrency = reader.value("sync.fetch_concurrency", |text| between(text, 1, 10));
+    let max_attempts = reader.value("sync.max_attempts", |text| between(text, 1, 100));
+    Ok(Sync {
+        max_concurrent_runs: max_concurrent_runs?,
+        fetch_concurrency: fetch_concurrency?,
+        max_attempts: max_attempts?,
+    })
+}
+
+fn telemetry(reader: &mut Reader) -> Result<Telemetry, Noted> {
+    let format = reader.value("telemetry.format", |text| {
+        let formats = [
+            ("auto", LogFormat::Auto),
+            ("text", LogFormat::Text),
+            ("json", LogFormat::Json),
+        ];
+        one_of(text, &formats)
+    });
+    let filter = reader.value("telemetry.filter", |text| {
+        match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(format!("is {text:?}, not a log filter: {error}")),
+        }
+    });
+    Ok(Telemetry {
+        format: format?,
+        filter: filter?,
+    })
+}
+
+/// A whole number from `least` to `most`.
+fn between<T: FromStr + PartialOrd + Display>(text: &str, least: T, most: T) -> Result<T, String> {
+    match text.trim().parse::<T>() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!(
+            "is {text:?}, not a whole number from {least} to {most}"
+        )),
+    }
+}
+
+/// The value that goes with the word.
+fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
+    for (word, value) in known {
+        if *word == text {
+            return Ok(*value);
+        }
+    }
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let words = words.join(", ");
+    Err(format!("is {text:?}; this build knows {words}"))
+}

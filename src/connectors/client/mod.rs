@@ -1,0 +1,375 @@
+//! The one HTTP client of the connectors: deadlines, byte caps, retries, quota and tokens.
+//!
+//! It knows no service: a request brings the rule that says what an answer means. It never logs or
+//! reports a token, a query or a body.
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use reqwest::{redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::{Host, Url};
+
+use super::Access;
+pub use answer::{Class, Classify, ClientError, RetryAfter};
+// A service's rule reads these; reqwest itself is used here only.
+pub use reqwest::{StatusCode, header::HeaderMap};
+
+/// A connection must stand after so long.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// An answer must be there, whole, after so long.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a request is made before its failure is reported.
+const ATTEMPTS: usize = 5;
+/// The first wait between attempts; it doubles. Google asks for at least a second and a cap of 32 to
+/// 64: <https://developers.google.com/workspace/gmail/api/guides/handle-errors>.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait between attempts, before jitter.
+const LONGEST_WAIT: Duration = Duration::from_secs(32);
+/// A `Retry-After` up to this is waited for; beyond it the caller is told to come back later.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// So many refusals in a row end a call, although the governor waited after each.
+const REFUSALS: u32 = 8;
+/// How long a caller is told to stay away after [`REFUSALS`].
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// Of the bodies larger than this, one is in memory at a time.
+pub const LARGE_BYTES: usize = 16 * 1024 * 1024;
+/// What is read of the body of an error.
+const ERROR_BODY_BYTES: usize = 64 * 1024;
+/// Google compresses only for agents that name gzip:
+/// <https://developers.google.com/workspace/gmail/api/guides/performance#gzip>.
+const USER_AGENT: &str = concat!("nucleus/", env!("CARGO_PKG_VERSION"), " (gzip)");
+
+/// A GET request for a JSON object.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The path below the base URL, segment by segment; each is escaped.
+    pub path: &'a [&'a str],
+    /// The query; escaped.
+    pub query: &'a [(&'a str, &'a str)],
+    /// What the call costs, each time it is made.
+    pub units: u32,
+    /// The largest body that is taken, in bytes, after decompression.
+    pub cap: usize,
+    /// The service's rule for answers that are no success.
+    pub classify: Classify,
+}
+
+/// A whole body.
+#[derive(Debug)]
+pub struct Reply {
+    /// A JSON object, as far as its last character shows.
+    pub body: Bytes,
+    /// Held as long as the body is in memory, if it has more than [`LARGE_BYTES`].
+    pub large: Option<OwnedSemaphorePermit>,
+}
+
+/// The machine's TLS or resolver cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the HTTP client")]
+pub struct ClientSetupError(#[source] reqwest::Error);
+
+/// Makes the calls of all connectors. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiClient {
+    /// For services; the error is why there is none, told when a service is called.
+    services: Result<reqwest::Client, String>,
+    /// For loopback hosts, which no proxy can reach and which need no certificates.
+    loopback: reqwest::Client,
+    large: Arc<Semaphore>,
+}
+
+/// What became of one attempt that gave no reply.
+enum Failure {
+    /// May pass.
+    Transient(String, Option<Duration>),
+    /// Too much was asked for.
+    Refused(Option<Duration>),
+    /// The token is not accepted.
+    Unauthorized,
+    /// The body is large and another large one is in memory.
+    Crowded,
+    /// Asking again does not help.
+    Final(ClientError),
+}
+
+impl ApiClient {
+    /// A client that trusts the certificates that the system trusts.
+    pub fn new() -> Result<Self, ClientSetupError> {
+        Self::with_deadline(REQUEST_DEADLINE)
+    }
+
+    fn with_deadline(deadline: Duration) -> Result<Self, ClientSetupError> {
+        // An error only says that the process has a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(USER_AGENT)
+                .connect_timeout(CONNECT_DEADLINE)
+                .timeout(deadline)
+                // A token must not travel where a redirect points, and every attempt is counted here.
+                .redirect(redirect::Policy::none())
+                .retry(retry::never())
+        };
+        Ok(Self {
+            services: builder().build().map_err(describe),
+            loopback: builder()
+                .no_proxy()
+                .tls_certs_only([])
+                .build()
+                .map_err(ClientSetupError)?,
+            large: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// Makes `request` until there is a whole reply or no sense in going on. Dropping the future at
+    /// any point is safe; the units of the attempt under way stay counted.
+    pub async fn get(&self, access: &Access, request: Request<'_>) -> Result<Reply, ClientError> {
+        let url = address(&access.base_url, &request)?;
+        let mut waits = ExponentialBuilder::new()
+            .with_jitter()
+            .with_min_delay(FIRST_WAIT)
+            .with_max_delay(LONGEST_WAIT)
+            .with_max_times(ATTEMPTS - 1)
+            .build();
+        let mut refusals = 0;
+        let mut replacement: Option<SecretString> = None;
+        let mut permit = None;
+        loop {
+            let ticket = access.governor.acquire(request.units).await;
+            let token = match &replacement {
+                Some(token) => token.clone(),
+                None => access
+                    .tokens
+                    .access_token()
+                    .await
+                    .map_err(ClientError::Access)?,
+            };
+            let now = access.clock.now();
+            let failure = match self.attempt(&url, &token, &request, &mut permit, now).await {
+                Ok(body) => {
+                    access.governor.accepted(ticket);
+                    let large = permit.filter(|_| body.len() > LARGE_BYTES);
+                    return Ok(Reply { body, large });
+                }
+                Err(failure) => failure,
+            };
+            permit = None;
+            match failure {
+                Failure::Refused(retry_after) => access.governor.refused(ticket, retry_after),
+                _ => drop(ticket),
+            }
+            match failure {
+                Failure::Final(error) => return Err(error),
+                Failure::Crowded => permit = self.large.clone().acquire_owned().await.ok(),
+                Failure::Unauthorized if replacement.is_some() => {
+                    return Err(ClientError::Access(access.tokens.refused().await));
+                }
+                Failure::Unauthorized => {
+                    let other = access.tokens.replace(&token).await;
+                    replacement = Some(other.map_err(ClientError::Access)?);
+                }
+                Failure::Refused(retry_after) => {
+                    check(retry_after)?;
+                    refusals += 1;
+                    if refusals >= REFUSALS {
+                        return Err(ClientError::RateLimited {
+                            retry_after: REFUSED_WAIT,
+                        });
+                    }
+                    tracing::debug!(refusals, "the service refused a call for its rate");
+                }
+                Failure::Transient(reason, retry_after) => {
+                    check(retry_after)?;
+                    let Some(wait) = waits.next() else {
+                        return Err(ClientError::Unavailable(reason));
+                    };
+                    let wait = wait.max(retry_after.unwrap_or_default());
+                    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                    tracing::debug!(reason, wait_ms, "a call failed and is repeated");
+                    access.clock.sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        url: &Url,
+        token: &SecretString,
+        request: &Request<'_>,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        now: DateTime<Utc>,
+    ) -> Result<Bytes, Failure> {
+        let response = self
+            .client_for(url)?
+            .get(url.clone())
+            .bearer_auth(token.expose_secret())
+            .send()
+            .await
+            .map_err(failed)?;
+        let status = response.status();
+        if status.is_success() {
+            let body = self.read(response, request.cap, permit).await?;
+            // Every answer asked for here is an object, so another last character means that the
+            // rest is missing.
+            if body.trim_ascii_end().last() != Some(&b'}') {
+                return Err(Failure::Transient("the answer is truncated".into(), None));
+            }
+            return Ok(body);
+        }
+        let headers = response.headers().clone();
+        let body = read_start(response).await;
+        let mut retry_after = answer::retry_after(&headers).map(|after| after.wait(now));
+        match (request.classify)(status, &headers, &body) {
+            Class::Retry => {
+                let reason = format!("the service answered {}", status.as_u16());
+                Err(Failure::Transient(reason, retry_after))
+            }
+            Class::RateLimited(named) => {
+                retry_after = retry_after.max(named.map(|after| after.wait(now)));
+                Err(Failure::Refused(retry_after))
+            }
+            Class::Unauthorized => Err(Failure::Unauthorized),
+            Class::NotFound => Err(Failure::Final(ClientError::NotFound)),
+            Class::Rejected { code, detail } => Err(Failure::Final(ClientError::Rejected {
+                status: status.as_u16(),
+                code,
+                detail,
+            })),
+        }
+    }
+
+    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
+        if is_loopback(url) {
+            return Ok(&self.loopback);
+        }
+        self.services.as_ref().map_err(|reason| {
+            Failure::Final(ClientError::Rejected {
+                status: 0,
+                code: "tls_unavailable",
+                detail: format!(
+                    "cannot make secure connections: {reason}; install the system's root certificates (package ca-certificates) and restart"
+                ),
+            })
+        })
+    }
+
+    async fn read(
+        &self,
+        mut response: reqwest::Response,
+        cap: usize,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<Bytes, Failure> {
+        let announced = response.content_length().unwrap_or(0);
+        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+        self.admit(announced, cap, permit)?;
+        let mut body = Vec::with_capacity(announced);
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            self.admit(body.len() + chunk.len(), cap, permit)?;
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+
+    /// Checks a body's size so far. It does not wait for a permit: the deadline of a connection that
+    /// nobody reads would run out meanwhile.
+    fn admit(
+        &self,
+        bytes: usize,
+        cap: usize,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Failure> {
+        if bytes > cap {
+            return Err(Failure::Final(ClientError::TooLarge(cap)));
+        }
+        if bytes > LARGE_BYTES && permit.is_none() {
+            let taken = self.large.clone().try_acquire_owned();
+            *permit = Some(taken.map_err(|_| Failure::Crowded)?);
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn address(base: &Url, request: &Request<'_>) -> Result<Url, ClientError> {
+    let mut url = base.clone();
+    match url.path_segments_mut() {
+        Ok(mut segments) => {
+            segments.pop_if_empty().extend(request.path);
+        }
+        Err(()) => {
+            return Err(ClientError::Rejected {
+                status: 0,
+                code: "invalid_api_url",
+                detail: "the service's API URL takes no path; use one like https://host".into(),
+            });
+        }
+    }
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(request.query);
+    }
+    Ok(url)
+}
+
+/// Whether a wait that the service asked for is waited for here.
+fn check(retry_after: Option<Duration>) -> Result<(), ClientError> {
+    match retry_after {
+        Some(retry_after) if retry_after > LONGEST_RETRY_AFTER => {
+            Err(ClientError::RateLimited { retry_after })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The beginning of an error's body, as much of it as there is.
+async fn read_start(mut response: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let left = ERROR_BODY_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(left)]);
+        if body.len() == ERROR_BODY_BYTES {
+            break;
+        }
+    }
+    body
+}
+
+fn failed(error: reqwest::Error) -> Failure {
+    if error.is_builder() {
+        return Failure::Final(ClientError::Rejected {
+            status: 0,
+            code: "invalid_request",
+            detail: "the access token or the API URL cannot be sent over HTTP".into(),
+        });
+    }
+    Failure::Transient(describe(error), None)
+}
+
+/// The error and its causes, without the URL, whose query is not for logs.
+fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

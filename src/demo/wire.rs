@@ -1,0 +1,124 @@
+//! Answers as bytes on the connection: whole with their length, or broken as a [`Fault`] says. It
+//! knows nothing of what is in them.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use futures_util::stream;
+
+use super::faults::Fault;
+use crate::domain::Clock;
+
+/// What a body that is to be huge is made of.
+static FILLER: [u8; 64 * 1024] = [b'a'; 64 * 1024];
+/// A slow body goes out in so many pieces a second.
+const SLOW_PIECES: u32 = 10;
+/// What a proxy in between may answer.
+const PAGE: &str = "<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>Please accept the terms.</body></html>";
+
+/// An answer before it is sent.
+pub struct Answer {
+    /// The HTTP status.
+    pub code: u16,
+    /// The body.
+    pub body: Bytes,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// The Retry-After header, in seconds.
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Answer {
+    /// JSON with a status.
+    pub fn json(code: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            code,
+            body: body.into(),
+            content_type: "application/json; charset=UTF-8",
+            retry_after_seconds: None,
+        }
+    }
+}
+
+/// The response for an answer, broken where a fault says so.
+pub fn respond(mut answer: Answer, fault: Option<Fault>, clock: &Arc<dyn Clock>) -> Response {
+    let whole = answer.body.len() as u64;
+    let (length, body) = match fault {
+        None | Some(Fault::Status { .. } | Fault::Hang) => (whole, Body::from(answer.body)),
+        Some(Fault::TruncatedJson) => {
+            let half = answer.body.slice(..answer.body.len() / 2);
+            (half.len() as u64, Body::from(half))
+        }
+        Some(Fault::EmptyBody) => (0, Body::empty()),
+        Some(Fault::NotJson) => {
+            answer.code = 200;
+            answer.content_type = "text/html; charset=utf-8";
+            (PAGE.len() as u64, Body::from(PAGE))
+        }
+        Some(Fault::ResetConnection) => {
+            let half = answer.body.slice(..answer.body.len() / 2);
+            let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            let pieces = stream::iter([Ok(half), broken]);
+            (whole, Body::from_stream(pieces))
+        }
+        Some(Fault::Slow { bytes_per_second }) => {
+            (whole, slow(answer.body, bytes_per_second, clock.clone()))
+        }
+        Some(Fault::HugeBody { bytes }) => {
+            answer.code = 200;
+            (bytes, huge(bytes))
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(answer.content_type),
+    );
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(seconds) = answer.retry_after_seconds {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// `body` in pieces with pauses between them, by the clock.
+fn slow(body: Bytes, bytes_per_second: u32, clock: Arc<dyn Clock>) -> Body {
+    let piece = (bytes_per_second / SLOW_PIECES).max(1) as usize;
+    let pause = Duration::from_secs(1) / SLOW_PIECES;
+    let pieces = stream::unfold((body, clock), move |(mut left, clock)| async move {
+        if left.is_empty() {
+            return None;
+        }
+        clock.sleep(pause).await;
+        let sent = left.split_to(piece.min(left.len()));
+        Some((Ok::<Bytes, Infallible>(sent), (left, clock)))
+    });
+    Body::from_stream(pieces)
+}
+
+/// One JSON string of that many bytes, quotes included, made as it goes.
+fn huge(bytes: u64) -> Body {
+    let inner = bytes.saturating_sub(2);
+    let pieces = stream::unfold(0u64, move |sent| async move {
+        let piece = if sent == 0 {
+            Bytes::from_static(b"\"")
+        } else if sent <= inner {
+            let left = usize::try_from(inner + 1 - sent).unwrap_or(usize::MAX);
+            Bytes::from_static(&FILLER[..left.min(FILLER.len())])
+        } else if sent < bytes {
+            Bytes::from_static(b"\"")
+        } else {
+            return None;
+        };
+        let total = sent + piece.len() as u64;
+        Some((Ok::<Bytes, Infallible>(piece), total))
+    });
+    Body::from_stream(pieces)
+}

@@ -1,0 +1,395 @@
+//! Connections and their credentials: the order in which row and secret are written, so that
+//! neither is ever left without the other.
+//!
+//! An intent row announces a version of a secret, the version is written, and one transaction pins
+//! it on the integration and removes the intent. What a death in between leaves behind is an intent
+//! older than an hour; the sweep then destroys what is not pinned.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use serde::Serialize;
+
+use crate::{
+    db::{
+        Db, DbError, integration, integration::Integration, outbox, raw_data, secret_intent,
+        secret_intent::SecretIntent,
+    },
+    domain::{Clock, EntityId, IntegrationId, ServiceName, ids::Id, record::Change, sync::Scope},
+    oauth::tokens::TokenService,
+    secrets::{Credentials, Labels, SecretError, SecretName, SecretPath, SecretStore},
+};
+
+/// An intent whose writer has not come back for so long belongs to a dead one.
+const INTENT_AGE: TimeDelta = TimeDelta::hours(1);
+/// Intents looked at in one sweep.
+const SWEEP: u64 = 100;
+/// Records deleted in one statement.
+const DELETE: u64 = 100;
+/// Revoking at Google ends the grant of all three.
+const GOOGLE: [ServiceName; 3] = [
+    ServiceName::Gmail,
+    ServiceName::GoogleCalendar,
+    ServiceName::GoogleDrive,
+];
+
+/// Why a connection was not made, changed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrationError {
+    /// The store did not do it; [`DbError::Conflict`] where the entity has the service connected.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The secret store did not do it.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+/// What becomes of the records of a removed connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// They stay, and are adopted when the same entity connects the same account again.
+    Keep,
+    /// They go.
+    Delete,
+}
+
+/// What removing a connection did.
+#[derive(Debug, Serialize)]
+pub struct Removed {
+    /// The connection that was.
+    pub integration_id: IntegrationId,
+    /// Whether the service revoked the grant.
+    pub revoked: bool,
+    /// Why not: `shared_grant`, `not_supported`, or what the service said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many records were kept or deleted.
+    pub records: u64,
+}
+
+/// Makes, changes and removes connections.
+pub struct Integrations {
+    db: Db,
+    secrets: Arc<dyn SecretStore>,
+    clock: Arc<dyn Clock>,
+    tokens: Arc<TokenService>,
+}
+
+impl Integrations {
+    /// Works on these.
+    pub fn new(
+        db: Db,
+        secrets: Arc<dyn SecretStore>,
+        clock: Arc<dyn Clock>,
+        tokens: Arc<TokenService>,
+    ) -> Self {
+        Self {
+            db,
+            secrets,
+            clock,
+            tokens,
+        }
+    }
+
+    /// Adds the connection with its credentials; `row.secret_path` is set here.
+    pub async fn create(
+        &self,
+        mut row: Integration,
+        credentials: Credentials,
+    ) -> Result<Integration, IntegrationError> {
+        let (intent, path) = self.put(&row, credentials).await?;
+        row.secret_path = Some(path.to_string());
+        let result = self.insert(&row, intent).await;
+        if let Err(error) = result {
+            // Only the version made here: the entity's other connection has its own.
+            self.take_back(&path, intent).await;
+            return Err(error.into());
+        }
+        Ok(row)
+    }
+
+    async fn insert(
+        &self,
+        row: &Integration,
+        intent: secret_intent::SecretIntentId,
+    ) -> Result<(), DbError> {
+        let tx = self.db.begin().await?;
+        integration::insert(&tx, row).await?;
+        secret_intent::delete(&tx, intent).await?;
+        tx.commit().await
+    }
+
+    /// Gives the connection other credentials and destroys the old ones.
+    pub async fn replace_credentials(
+        &self,
+        found: &Integration,
+        credentials: Credentials,
+    ) -> Result<(), IntegrationError> {
+        let (intent, path) = self.put(found, credentials).await?;
+        if let Err(error) = self.pin(found, &path, intent).await {
+            self.take_back(&path, intent).await;
+            return Err(error.into());
+        }
+        self.tokens.forget(found.id);
+        if let Some(before) = &found.secret_path {
+            self.destroy(before).await;
+        }
+        Ok(())
+    }
+
+    async fn pin(
+        &self,
+        found: &Integration,
+        path: &SecretPath,
+        intent: secret_intent::SecretIntentId,
+    ) -> Result<(), DbError> {
+        let before = found.secret_path.as_deref();
+        let tx = self.db.begin().await?;
+        let now = self.clock.now();
+        integration::pin_secret(&tx, found.id, before, &path.to_string(), true, now).await?;
+        secret_intent::delete(&tx, intent).await?;
+        tx.commit().await
+    }
+
+    /// Removes the connection: at the service, with its runs and credentials, and with its records
+    /// or without them. A service that fails does not stop the removal.
+    pub async fn remove(
+        &self,
+        found: &Integration,
+        records: Records,
+    ) -> Result<Removed, IntegrationError> {
+        let (revoked, reason) = self.revoke(found).await?;
+        let name = SecretName::new(found.entity_id, found.service()?);
+        let now = self.clock.now();
+        let tx = self.db.begin().await?;
+        // The credentials go after the row; until then the intent remembers them.
+        let intent = SecretIntent {
+            id: Id::new(),
+            secret_name: name.to_string(),
+            created_at: now,
+        };
+        secret_intent::insert(&tx, &intent).await?;
+        let count = match records {
+            Records::Keep => {
+                if let Some(account) = &found.account {
+                    integration::remember_former(&tx, found, account, now).await?;
+                }
+                raw_data::release(&tx, found.id).await?
+            }
+            Records::Delete => self.delete_records(&tx, found).await?,
+        };
+        outbox::delete_sync_requests(&tx, found.id).await?;
+        integration::delete(&tx, found.id).await?;
+        tx.commit().await?;
+        self.tokens.forget(found.id);
+        if let Some(path) = &found.secret_path {
+            self.destroy(path).await;
+        }
+        let tx = self.db.begin().await?;
+        secret_intent::delete(&tx, intent.id).await?;
+        tx.commit().await?;
+        Ok(Removed {
+            integration_id: found.id,
+            revoked,
+            reason,
+            records: count,
+        })
+    }
+
+    async fn delete_records(
+        &self,
+        tx: &crate::db::Tx,
+        found: &Integration,
+    ) -> Result<u64, DbError> {
+        let source = outbox::Source {
+            entity_id: found.entity_id,
+            integration_id: found.id,
+            service_name: found.service_name.clone(),
+            run_id: None,
+        };
+        let mut count = 0;
+        loop {
+            let rows = raw_data::delete_some(tx, found.id, DELETE).await?;
+            if rows.is_empty() {
+                return Ok(count);
+            }
+            count += rows.len() as u64;
+            let changed = rows
+                .iter()
+                .filter(|(_, stored)| !stored.deleted)
+                .map(|(id, stored)| stored.changed(id, Change::Deleted))
+                .collect();
+            outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
+        }
+    }
+
+    /// Revokes the grant, unless another connection lives on it.
+    async fn revoke(&self, found: &Integration) -> Result<(bool, Option<String>), DbError> {
+        let service = found.service()?;
+        if found.credential_type != "oauth2" {
+            return Ok((false, Some("not_supported".to_owned())));
+        }
+        let sharing: &[ServiceName] = if GOOGLE.contains(&service) {
+            &GOOGLE
+        } else {
+            std::slice::from_ref(&service)
+        };
+        if let Some(account) = &found.account {
+            if integration::sharing_account(&self.db, found.id, sharing, account).await? > 0 {
+                return Ok((false, Some("shared_grant".to_owned())));
+            }
+        }
+        let credentials = match self.credentials(found).await {
+            Ok(credentials) => credentials,
+            Err(error) => return Ok((false, Some(error.to_string()))),
+        };
+        let Credentials::OAuth2(credentials) = credentials else {
+            return Ok((false, Some("not_supported".to_owned())));
+        };
+        match self
+            .tokens
+            .revoke(service, &credentials.refresh_token)
+            .await
+        {
+            Ok(()) => Ok((true, None)),
+            Err(error) => {
+                tracing::warn!(
+                    integration.id = %found.id,
+                    provider = %service,
+                    error = %error,
+                    "the service did not revoke the grant"
+                );
+                Ok((false, Some(error.to_string())))
+            }
+        }
+    }
+
+    async fn credentials(&self, found: &Integration) -> Result<Credentials, SecretError> {
+        let path: SecretPath = found.secret_path.as_deref().unwrap_or_default().parse()?;
+        Credentials::open(&self.secrets.get(&path).await?)
+    }
+
+    /// Announces a version and writes it.
+    async fn put(
+        &self,
+        row: &Integration,
+        credentials: Credentials,
+    ) -> Result<(secret_intent::SecretIntentId, SecretPath), IntegrationError> {
+        let labels = Labels {
+            entity_id: row.entity_id,
+            service: row.service()?,
+        };
+        let name = SecretName::new(labels.entity_id, labels.service);
+        let intent = SecretIntent {
+            id: Id::new(),
+            secret_name: name.to_string(),
+            created_at: self.clock.now(),
+        };
+        let tx = self.db.begin().await?;
+        secret_intent::insert(&tx, &intent).await?;
+        tx.commit().await?;
+        fail::fail_point!("secret.intent");
+        let path = self
+            .secrets
+            .put(&name, credentials.seal()?, &labels)
+            .await?;
+        fail::fail_point!("secret.put");
+        Ok((intent.id, path))
+    }
+
+    /// Undoes [`Self::put`] after the transaction that should have pinned the version failed. If
+    /// this fails too, the intent stays, and the sweep does it.
+    async fn take_back(&self, path: &SecretPath, intent: secret_intent::SecretIntentId) {
+        let undone: Result<(), IntegrationError> = async {
+            self.secrets.destroy(path).await?;
+            let tx = self.db.begin().await?;
+            secret_intent::delete(&tx, intent).await?;
+            Ok(tx.commit().await?)
+        }
+        .await;
+        if let Err(error) = undone {
+            tracing::warn!(error = %error, "a version of a secret is left to the sweep");
+        }
+    }
+
+    async fn destroy(&self, path: &str) {
+        let destroyed: Result<(), SecretError> = async {
+            let path: SecretPath = path.parse()?;
+            self.secrets.destroy(&path).await
+        }
+        .await;
+        if let Err(error) = destroyed {
+            tracing::warn!(error = %error, "an old version of a secret was not destroyed");
+        }
+    }
+
+    /// Destroys versions that were announced by a process that died before it pinned them.
+    pub async fn sweep_secrets(&self) {
+        if let Err(error) = self.try_sweep_secrets().await {
+            tracing::error!(error = %error, "secrets without an integration could not be swept");
+        }
+    }
+
+    async fn try_sweep_secrets(&self) -> Result<(), IntegrationError> {
+        let old = self.clock.now() - INTENT_AGE;
+        for intent in secret_intent::older_than(&self.db, old, SWEEP).await? {
+            let Ok(name) = intent.secret_name.parse::<SecretName>() else {
+                return Err(DbError::Schema(format!(
+                    "secret_intents.secret_name {:?} is no name of ours",
+                    intent.secret_name
+                ))
+                .into());
+            };
+            // A younger intent's version may be the next to be pinned.
+            if secret_intent::has_younger(&self.db, &intent.secret_name, old).await? {
+                continue;
+            }
+            let pinned = integration::pinned_paths(&self.db, &intent.secret_name).await?;
+            for path in self.secrets.versions(&name).await? {
+                if !pinned.contains(&path.to_string()) {
+                    self.secrets.destroy(&path).await?;
+                    tracing::warn!(secret.path = %path, "a version that nobody pinned was destroyed");
+                }
+            }
+            let tx = self.db.begin().await?;
+            secret_intent::delete(&tx, intent.id).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the secret store answers.
+    pub async fn secrets_answer(&self) -> bool {
+        let probe = SecretName::new(EntityId::from(uuid::Uuid::nil()), ServiceName::Gmail);
+        self.secrets.versions(&probe).await.is_ok()
+    }
+
+    /// Removes an entity with all its connections and their records; each connection's grant is
+    /// revoked first.
+    pub async fn remove_entity(&self, entity: EntityId) -> Result<Vec<Removed>, IntegrationError> {
+        let mut removed = Vec::new();
+        loop {
+            let slicing = crate::db::Slicing {
+                after: None,
+                limit: 100,
+            };
+            let found = integration::list(
+                &self.db,
+                Scope::Entity(entity),
+                &integration::Filter::default(),
+                slicing,
+            )
+            .await?;
+            if found.items.is_empty() {
+                break;
+            }
+            for item in &found.items {
+                removed.push(self.remove(item, Records::Delete).await?);
+            }
+        }
+        let tx = self.db.begin().await?;
+        crate::db::entity::delete(&tx, entity).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+}

@@ -1,0 +1,216 @@
+//! Calls to token and revocation endpoints. What answers is not trusted: at most 64 KiB are read,
+//! in at most ten seconds, and no redirect is followed.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::OAuthConfig;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Why an endpoint gave no token. Each variant is a decision for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The grant is void (`invalid_grant`); the text is what the endpoint said of it.
+    #[error("the grant is not valid any more: {description}")]
+    InvalidGrant {
+        /// `error_description`.
+        description: String,
+        /// `error_subtype`, which Google sends where a session policy asks for a new login.
+        subtype: Option<String>,
+    },
+    /// The endpoint does not take this client, or its request: ours to mend.
+    #[error("the token endpoint refuses this client: {0}")]
+    Client(String),
+    /// Network, time-out, 429, 5xx, or an answer that is none.
+    #[error("the token endpoint is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// An answer with a token (RFC 6749, section 5.1).
+#[derive(Debug)]
+pub struct Tokens {
+    /// The access token.
+    pub access_token: SecretString,
+    /// When it ends, if the endpoint said so.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Another refresh token, if there is one.
+    pub refresh_token: Option<SecretString>,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: Option<i64>,
+    refresh_token: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ErrorAnswer {
+    error: String,
+    error_description: String,
+    error_subtype: Option<String>,
+}
+
+/// Makes the calls.
+#[derive(Debug, Clone)]
+pub struct TokenEndpoint {
+    http: reqwest::Client,
+}
+
+impl TokenEndpoint {
+    /// A client that may talk to any service's endpoints.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "token endpoints have a client of their own"
+    )]
+    pub fn new() -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .timeout(DEADLINE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { http })
+    }
+
+    /// Exchanges a refresh token for an access token (RFC 6749, section 6).
+    pub async fn refresh(
+        &self,
+        config: &OAuthConfig,
+        refresh_token: &SecretString,
+        now: DateTime<Utc>,
+    ) -> Result<Tokens, EndpointError> {
+        let mut form = vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose_secret()),
+        ];
+        let Some(client_id) = &config.client_id else {
+            return Err(EndpointError::Client(
+                "no client_id is configured".to_owned(),
+            ));
+        };
+        form.push(("client_id", client_id));
+        if let Some(client_secret) = &config.client_secret {
+            form.push(("client_secret", client_secret.expose_secret()));
+        }
+        let request = self.http.post(config.token_url.clone()).form(&form);
+        let (status, body) = self.send(request).await?;
+        if !(200..300).contains(&status) {
+            return Err(refusal(status, &body));
+        }
+        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| {
+            EndpointError::Unavailable("the answer holds no access token".to_owned())
+        })?;
+        Ok(Tokens {
+            access_token: answer.access_token.into(),
+            expires_at: answer
+                .expires_in
+                .and_then(|seconds| now.checked_add_signed(TimeDelta::try_seconds(seconds)?)),
+            refresh_token: answer.refresh_token.map(SecretString::from),
+        })
+    }
+
+    /// Revokes a token and with it, at Google, the whole grant (RFC 7009).
+    pub async fn revoke(
+        &self,
+        config: &OAuthConfig,
+        token: &SecretString,
+    ) -> Result<(), EndpointError> {
+        let Some(url) = &config.revoke_url else {
+            return Err(EndpointError::Client(
+                "the service has no revocation endpoint".to_owned(),
+            ));
+        };
+        let request = self
+            .http
+            .post(url.clone())
+            .form(&[("token", token.expose_secret())]);
+        let (status, body) = self.send(request).await?;
+        if (200..300).contains(&status) {
+            Ok(())
+        } else {
+            Err(refusal(status, &body))
+        }
+    }
+
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, Vec<u8>), EndpointError> {
+        // The text of a reqwest error names the URL, which holds no secret here, and no body.
+        let unavailable = |error: reqwest::Error| EndpointError::Unavailable(error.to_string());
+        let mut response = request.send().await.map_err(unavailable)?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(EndpointError::Unavailable(format!(
+                    "the answer is larger than {MAX_ANSWER_BYTES} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, body))
+    }
+}
+
+fn refusal(status: u16, body: &[u8]) -> EndpointError {
+    if status == 429 || status >= 500 {
+        return EndpointError::Unavailable(format!("status {status}"));
+    }
+    // A page of a proxy is no answer of the endpoint.
+    let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(body) else {
+        return EndpointError::Unavailable(format!("status {status} without an OAuth error"));
+    };
+    match answer.error.as_str() {
+        "invalid_grant" => EndpointError::InvalidGrant {
+            description: answer.error_description,
+            subtype: answer.error_subtype,
+        },
+        // Google says so for what is already revoked; RFC 7009 calls that a success.
+        "invalid_token" => EndpointError::InvalidGrant {
+            description: "the token is revoked or unknown".to_owned(),
+            subtype: None,
+        },
+        "temporarily_unavailable" | "server_error" => EndpointError::Unavailable(answer.error),
+        _ => EndpointError::Client(format!("{} {}", answer.error, answer.error_description)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_void_grant_ends_a_connection() {
+        let void = refusal(
+            400,
+            br#"{"error":"invalid_grant","error_description":"Bad Request"}"#,
+        );
+        assert!(matches!(void, EndpointError::InvalidGrant { .. }));
+        for (status, body) in [
+            (500, "{}"),
+            (503, r#"{"error":"invalid_grant"}"#),
+            (429, r#"{"error":"invalid_grant"}"#),
+            (400, "<html>a proxy</html>"),
+            (400, r#"{"error":"temporarily_unavailable"}"#),
+        ] {
+            let error = refusal(status, body.as_bytes());
+            assert!(
+                matches!(error, EndpointError::Unavailable(_)),
+                "{status} {body}"
+            );
+        }
+        for error in ["invalid_client", "unauthorized_client", "invalid_scope"] {
+            let body = format!(r#"{{"error":"{error}"}}"#);
+            assert!(matches!(
+                refusal(401, body.as_bytes()),
+                EndpointError::Client(_)
+            ));
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Valid access tokens. One refresh at a time an integration, across processes; access tokens are
+//! kept in memory only, and the secret store is written only when a refresh token changes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    OAuthConfig,
+    endpoint::{EndpointError, TokenEndpoint, Tokens},
+};
+use crate::{
+    db::{
+        Db, DbError, integration, integration::Integration, secret_intent,
+        secret_intent::SecretIntent,
+    },
+    domain::{Clock, IntegrationId, ServiceName, ids::Id, sync::Scope},
+    secrets::{
+        Credentials, InvalidSecretText, Labels, OAuth2Credentials, SecretError, SecretName,
+        SecretPath, SecretStore,
+    },
+};
+
+/// A token is replaced this long before it ends, and up to half as long again: integrations that
+/// were connected together are not refreshed together.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
+/// A refresh holds its right across processes so long; a call to the endpoint ends sooner.
+const LEASE_MS: i64 = 30_000;
+/// How long another process's refresh is waited for, between looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks before the other process is taken for stuck.
+const MAX_LOOKS: u32 = 160;
+
+/// Why there is no token. Each variant is a decision for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The consent ran out.
+    #[error("the consent has expired: {0}")]
+    Expired(String),
+    /// The consent was withdrawn.
+    #[error("access was revoked: {0}")]
+    Revoked(String),
+    /// The authorization server does not take our client: the operator's to mend.
+    #[error("{0}")]
+    ClientRefused(String),
+    /// The stored credentials are missing or cannot be read: the operator's to mend.
+    #[error("{0}")]
+    Credentials(String),
+    /// Nothing is known to be wrong; later it may work.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<DbError> for TokenError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::NotFound => Self::Credentials("the integration was removed".to_owned()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<SecretError> for TokenError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+            other => Self::Credentials(format!("the stored credentials cannot be read: {other}")),
+        }
+    }
+}
+
+impl From<InvalidSecretText> for TokenError {
+    fn from(error: InvalidSecretText) -> Self {
+        SecretError::from(error).into()
+    }
+}
+
+/// A token in memory.
+#[derive(Clone)]
+struct Cached {
+    token: SecretString,
+    expires_at: Option<DateTime<Utc>>,
+    /// The version of the credentials it came from; other credentials make it worthless.
+    secret_path: String,
+}
+
+#[derive(Default)]
+struct Slot {
+    cached: Option<Cached>,
+}
+
+/// Gives access tokens for all integrations.
+pub struct TokenService {
+    db: Db,
+    secrets: Arc<dyn SecretStore>,
+    clock: Arc<dyn Clock>,
+    endpoint: TokenEndpoint,
+    services: HashMap<ServiceName, OAuthConfig>,
+    slots: Mutex<HashMap<IntegrationId, Arc<tokio::sync::Mutex<Slot>>>>,
+}
+
+impl TokenService {
+    /// For the services in `services`.
+    pub fn new(
+        db: Db,
+        secrets: Arc<dyn SecretStore>,
+        clock: Arc<dyn Clock>,
+        endpoint: TokenEndpoint,
+        services: HashMap<ServiceName, OAuthConfig>,
+    ) -> Self {
+        Self {
+            db,
+            secrets,
+            clock,
+            endpoint,
+            services,
+            slots: Mutex::default(),
+        }
+    }
+
+    /// A token that is valid now, as far as is known.
+    pub async fn access_token(&self, id: IntegrationId) -> Result<SecretString, TokenError> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        self.valid(id, &mut slot, None).await
+    }
+
+    /// A token other than `rejected`, which the service refused.
+    pub async fn replace(
+        &self,
+        id: IntegrationId,
+        rejected: &SecretString,
+    ) -> Result<SecretString, TokenError> {
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        self.valid(id, &mut slot, Some(rejected)).await
+    }
+
+    /// Forgets what is in memory of an integration that was removed.
+    pub fn forget(&self, id: IntegrationId) {
+        self.slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    /// Revokes a grant at the service.
+    pub async fn revoke(
+        &self,
+        service: ServiceName,
+        refresh_token: &SecretString,
+    ) -> Result<(), EndpointError> {
+        self.endpoint
+            .revoke(self.config(service)?, refresh_token)
+            .await
+    }
+
+    fn config(&self, service: ServiceName) -> Result<&OAuthConfig, EndpointError> {
+        self.services
+            .get(&service)
+            .ok_or_else(|| EndpointError::Client(format!("{service} is not configured")))
+    }
+
+    fn slot(&self, id: IntegrationId) -> Arc<tokio::sync::Mutex<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(id).or_default())
+    }
+
+    async fn valid(
+        &self,
+        id: IntegrationId,
+        slot: &mut Slot,
+        rejected: Option<&SecretString>,
+    ) -> Result<SecretString, TokenError> {
+        let found = integration::find(&self.db, Scope::Operator, id).await?;
+        let path = pinned(&found)?;
+        let usable = |cached: &Cached| {
+            cached.secret_path == path
+                && !is(&cached.token, rejected)
+                && cached.expires_at.is_none_or(|end| !self.ends_soon(end, id))
+        };
+        if let Some(cached) = slot.cached.as_ref().filter(|cached| usable(cached)) {
+            return Ok(cached.token.clone());
+        }
+        let credentials = self.oauth_credentials(&path).await?;
+        if let Some(given) = given_at_creation(&credentials, &path).filter(|given| usable(given)) {
+            slot.cached = Some(given.clone());
+            return Ok(given.token);
+        }
+        let fresh = self.refresh(found, path, credentials).await?;
+        let token = fresh.token.clone();
+        slot.cached = Some(fresh);
+        Ok(token)
+    }
+
+    fn ends_soon(&self, end: DateTime<Utc>, id: IntegrationId) -> bool {
+        // The last bytes of a UUID v7 are random, and the same at every look.
+        let share = i32::from(id.0.as_bytes()[15]);
+        end - AHEAD - AHEAD * share / 512 <= self.clock.now()
+    }
+
+    async fn oauth_credentials(&self, path: &str) -> Result<OAuth2Credentials, TokenError> {
+        let path: SecretPath = path.parse()?;
+        match Credentials::open(&self.secrets.get(&path).await?)? {
+            Credentials::OAuth2(credentials) => Ok(credentials),
+            Credentials::Fields(_) => Err(TokenError::Credentials(
+                "the integration's credentials are not those of OAuth 2.0".to_owned(),
+            )),
+        }
+    }
+
+    /// Refreshes under a lease that all processes share.
+    async fn refresh(
+        &self,
+        found: Integration,
+        mut path: String,
+        mut credentials: OAuth2Credentials,
+    ) -> Result<Cached, TokenError> {
+        let id = found.id;
+        let generation = self.lease(id).await?;
+        let result = loop {
+            match self.refresh_once(&found, &path, &credentials).await {
+                Err(TokenError::Revoked(detail) | TokenError::Expired(detail))
+                    if self.moved_on(id, &path).await? =>
+                {
+                    // Another process, or the owner, has stored other credentials meanwhile.
+                    tracing::info!(integration.id = %id, reason = detail, "credentials were read again");
+                    let found = integration::find(&self.db, Scope::Operator, id).await?;
+                    path = pinned(&found)?;
+                    credentials = self.oauth_credentials(&path).await?;
+                }
+                result => break result,
+            }
+        };
+        // Left to its end if this fails; it is short.
+        if let Err(error) = integration::release_refresh(&self.db, id, generation).await {
+            tracing::warn!(integration.id = %id, error = %error, "the refresh's lease was not released");
+        }
+        result
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "leases are not on the program's clock"
+    )]
+    async fn lease(&self, id: IntegrationId) -> Result<i64, TokenError> {
+        for _ in 0..MAX_LOOKS {
+            if let Some(generation) = integration::lease_refresh(&self.db, id, LEASE_MS).await? {
+                return Ok(generation);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(TokenError::Unavailable(
+            "another process has been refreshing for too long".to_owned(),
+        ))
+    }
+
+    async fn moved_on(&self, id: IntegrationId, path: &str) -> Result<bool, TokenError> {
+        let found = integration::find(&self.db, Scope::Operator, id).await?;
+        Ok(found.secret_path.as_deref() != Some(path))
+    }
+
+    async fn refresh_once(
+        &self,
+        found: &Integration,
+        path: &str,
+        credentials: &OAuth2Credentials,
+    ) -> Result<Cached, TokenError> {
+        let service = found.service()?;
+        let config = self.config(service).map_err(token_error)?;
+        let answer = self
+            .endpoint
+            .refresh(config, &credentials.refresh_token, self.clock.now())
+            .await
+            .map_err(token_error)?;
+        tracing::info!(integration.id = %found.id, provider = %service, "the access token was refreshed");
+        let secret_path = match &answer.refresh_token {
+            Some(next) if !is(next, Some(&credentials.refresh_token)) => {
+                self.store(found, path, credentials, next).await?
+            }
+            _ => path.to_owned(),
+        };
+        let Tokens {
+            access_token,
+            expires_at,
+            ..
+        } = answer;
+        Ok(Cached {
+            token: access_token,
+            expires_at,
+            secret_path,
+        })
+    }
+
+    /// Stores a rotated refresh token before the access token that came with it is used.
+    async fn store(
+        &self,
+        found: &Integration,
+        before: &str,
+        credentials: &OAuth2Credentials,
+        next: &SecretString,
+    ) -> Result<String, TokenError> {
+        let next = OAuth2Credentials {
+            refresh_token: next.clone(),
+            scopes: credentials.scopes.clone(),
+            access_token: None,
+            access_token_expires_at: None,
+        };
+        let labels = Labels {
+            entity_id: found.entity_id,
+            service: found.service()?,
+        };
+        let name = SecretName::new(labels.entity_id, labels.service);
+        let now = self.clock.now();
+        let intent = SecretIntent {
+            id: Id::new(),
+            secret_name: name.to_string(),
+            created_at: now,
+        };
+        let tx = self.db.begin().await?;
+        secret_intent::insert(&tx, &intent).await?;
+        tx.commit().await?;
+        let path = self
+            .secrets
+            .put(&name, Credentials::OAuth2(next).seal()?, &labels)
+            .await?;
+        let pinned = path.to_string();
+        let tx = self.db.begin().await?;
+        integration::pin_secret(&tx, found.id, Some(before), &pinned, false, now).await?;
+        secret_intent::delete(&tx, intent.id).await?;
+        tx.commit().await?;
+        let before: SecretPath = before.parse()?;
+        if let Err(error) = self.secrets.destroy(&before).await {
+            tracing::warn!(integration.id = %found.id, error = %error, "an old version was not destroyed");
+        }
+        Ok(pinned)
+    }
+}
+
+fn pinned(found: &Integration) -> Result<String, TokenError> {
+    found.secret_path.clone().ok_or_else(|| {
+        TokenError::Credentials("the integration has no credentials: connect it again".to_owned())
+    })
+}
+
+fn given_at_creation(credentials: &OAuth2Credentials, path: &str) -> Option<Cached> {
+    credentials.access_token.as_ref().map(|token| Cached {
+        token: token.clone(),
+        expires_at: credentials.access_token_expires_at,
+        secret_path: path.to_owned(),
+    })
+}
+
+fn is(token: &SecretString, other: Option<&SecretString>) -> bool {
+    other.is_some_and(|other| other.expose_secret() == token.expose_secret())
+}
+
+fn token_error(error: EndpointError) -> TokenError {
+    match error {
+        // A policy of the account's organisation asks for a new login; the consent stands.
+        EndpointError::InvalidGrant {
+            subtype: Some(subtype),
+            ..
+        } if subtype == "invalid_rapt" => {
+            TokenError::Expired("the organisation asks for a new login: connect again".to_owned())
+        }
+        EndpointError::InvalidGrant { description, .. } => {
+            TokenError::Revoked(format!("{description}: connect the account again"))
+        }
+        EndpointError::Client(detail) => TokenError::ClientRefused(format!(
+            "the authorization server refuses this client ({}): check the service's client_id and \
+             client_secret",
+            detail.trim()
+        )),
+        EndpointError::Unavailable(detail) => TokenError::Unavailable(detail),
+    }
+}

@@ -1,0 +1,255 @@
+//! The start of a vault: which key, is it the right one, is the folder private, what did the dead
+//! leave behind. Everything here blocks and runs once; it reads no secret.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    InvalidSecretText, KeyId, MAX_SECRET_BYTES, SecretName, VaultKey,
+    cipher::{self, CipherError},
+    files,
+    vault::{LOCK_FILE, Listing},
+};
+
+/// A sealed nothing. A name with a dot is never that of a secret.
+const CHECK_FILE: &str = "key.check";
+
+/// The name that the check file is sealed under, as version 0, which no secret has.
+const CHECK_NAME: &str = "key-check";
+
+/// Why a vault or its key cannot be used; all of these end the start of the program.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// There are sealed files and no key.
+    #[error(
+        "the vault {} holds secrets, but its key file {} is missing: put it back, or set the vault key in the configuration; if the key is lost, move the vault away and connect the accounts again",
+        .vault.display(), .key_file.display()
+    )]
+    KeyMissing {
+        /// The folder.
+        vault: PathBuf,
+        /// Where the key should be.
+        key_file: PathBuf,
+    },
+    /// There is neither a key nor anything sealed, and none was to be made.
+    #[error("there is no vault key file {} yet: start `nucleus up` once, or set the vault key in the configuration", .0.display())]
+    NoKeyYet(PathBuf),
+    /// The text is no key.
+    #[error("{place} {problem}; `openssl rand -base64 32` makes one")]
+    InvalidKey {
+        /// Where the text came from.
+        place: String,
+        /// What is wrong with it; quotes no part of it.
+        problem: &'static str,
+    },
+    /// Others than the owner may get at it.
+    #[error("{} is open to others (mode {mode:04o}): run `chmod {mend} {}`", .path.display(), .path.display())]
+    OpenToOthers {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// The permission bits it should have.
+        mend: &'static str,
+    },
+    /// The vault was sealed with another key.
+    #[error("the vault {} was sealed with key {sealed_with}, but the key given is {held}: give the key it was sealed with", .vault.display())]
+    WrongKey {
+        /// The folder.
+        vault: PathBuf,
+        /// The key it was sealed with.
+        sealed_with: KeyId,
+        /// The key that was given.
+        held: KeyId,
+    },
+    /// The file that tells a wrong key is not as it was written.
+    #[error("{} is damaged ({reason}): remove it to have it made again, and expect damage to other files of the vault", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file system said no.
+    #[error("failed {doing} {}", .path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl VaultError {
+    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Makes the folder where it is missing, refuses one that others can get at or that was sealed with
+/// another key, and removes what processes that died left half written.
+pub(super) fn prepare(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+    files::make_folder(folder).map_err(|source| VaultError::io("making", folder, source))?;
+    if let Some(mode) = files::mode_if_open_to_others(folder)
+        .map_err(|source| VaultError::io("looking at", folder, source))?
+    {
+        return Err(VaultError::OpenToOthers {
+            path: folder.to_owned(),
+            mode,
+            mend: "700",
+        });
+    }
+    let lock_file = folder.join(LOCK_FILE);
+    let lock =
+        files::lock(&lock_file).map_err(|source| VaultError::io("locking", &lock_file, source))?;
+    check_key(folder, key)?;
+    // Whoever writes holds the lock, so these have no writer any more.
+    remove_temporary_files(folder).map_err(|source| VaultError::io("cleaning", folder, source))?;
+    drop(lock);
+    Ok(())
+}
+
+/// Compares the key with the check file. Where that is missing it is made, unless the sealed files
+/// name another key.
+fn check_key(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+    let wrong = |sealed_with| VaultError::WrongKey {
+        vault: folder.to_owned(),
+        sealed_with,
+        held: key.id(),
+    };
+    let path = folder.join(CHECK_FILE);
+    let damaged = |reason: String| VaultError::Damaged {
+        path: path.clone(),
+        reason,
+    };
+    let name: SecretName = CHECK_NAME
+        .parse()
+        .map_err(|error: InvalidSecretText| damaged(error.to_string()))?;
+    match files::read(&path, cipher::OVERHEAD) {
+        Ok(sealed) => {
+            return match cipher::open(std::slice::from_ref(key), &name, 0, &sealed) {
+                Ok(_) => Ok(()),
+                Err(CipherError::WrongKey { sealed_with }) => Err(wrong(sealed_with)),
+                Err(error) => Err(damaged(error.to_string())),
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Err(damaged("it is too long".to_owned()));
+        }
+        Err(error) => return Err(VaultError::io("reading", &path, error)),
+    }
+    let sealed_files =
+        sealed_files(folder).map_err(|source| VaultError::io("listing", folder, source))?;
+    for file in sealed_files {
+        let sealed = match files::read(&file, MAX_SECRET_BYTES + cipher::OVERHEAD) {
+            Ok(sealed) => sealed,
+            // Damage to one secret is told when it is read.
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => continue,
+            Err(error) => return Err(VaultError::io("reading", &file, error)),
+        };
+        match cipher::key_id(&sealed) {
+            Ok(id) if id != key.id() => return Err(wrong(id)),
+            _ => {}
+        }
+    }
+    let sealed = cipher::seal(key, &name, 0, &[])
+        .map_err(|error| VaultError::io("making", &path, io::Error::other(error)))?;
+    files::write_new(&path, &sealed).map_err(|source| VaultError::io("making", &path, source))
+}
+
+/// The key in `key_file`; if there is none, an error that says whether one may be made.
+pub(super) fn find_key(folder: &Path, key_file: &Path) -> Result<VaultKey, VaultError> {
+    if let Some(key) = read_key_if_there(key_file)? {
+        return Ok(key);
+    }
+    let is_in_use = folder.join(CHECK_FILE).exists()
+        || !sealed_files(folder)
+            .map_err(|source| VaultError::io("listing", folder, source))?
+            .is_empty();
+    if !is_in_use {
+        return Err(VaultError::NoKeyYet(key_file.to_owned()));
+    }
+    // A first start at the same time may have made key and vault since the first look.
+    read_key_if_there(key_file)?.ok_or_else(|| VaultError::KeyMissing {
+        vault: folder.to_owned(),
+        key_file: key_file.to_owned(),
+    })
+}
+
+fn read_key_if_there(key_file: &Path) -> Result<Option<VaultKey>, VaultError> {
+    match VaultKey::read_file(key_file) {
+        Ok(key) => Ok(Some(key)),
+        Err(VaultError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new key and true, or the key of a process that made one at the same time and false.
+pub(super) fn create_key(key_file: &Path) -> Result<(VaultKey, bool), VaultError> {
+    files::make_parent(key_file).map_err(|source| VaultError::io("making", key_file, source))?;
+    match VaultKey::create_file(key_file) {
+        Err(VaultError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((VaultKey::read_file(key_file)?, false))
+        }
+        made => Ok((made?, true)),
+    }
+}
+
+/// The folders of secrets; none where there is no vault.
+fn secret_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let is_name = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|text| text.parse::<SecretName>().is_ok());
+        if is_name && entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+fn sealed_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for secret in secret_folders(folder)? {
+        for version in Listing::read(&secret)?.live {
+            paths.push(secret.join(version.to_string()));
+        }
+    }
+    Ok(paths)
+}
+
+fn remove_temporary_files(folder: &Path) -> io::Result<()> {
+    let mut folders = secret_folders(folder)?;
+    folders.push(folder.to_owned());
+    for place in folders {
+        for entry in fs::read_dir(place)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name
+                .as_encoded_bytes()
+                .starts_with(files::TEMPORARY_PREFIX.as_bytes())
+            {
+                files::remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

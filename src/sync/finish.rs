@@ -1,0 +1,351 @@
+//! How a run ends, or is put back into the queue: the one place where errors become the status of a
+//! run and of its integration.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    Engine, SyncSettings,
+    resync::UNCONFIRMED,
+    runner::{Active, Ended, Stop},
+    wake_up,
+};
+use crate::{
+    connectors::ConnectorError,
+    db::{
+        DbError, Tx, dead_letter,
+        dead_letter::DeadLetter,
+        gap, integration,
+        integration::{Integration, RunResult},
+        outbox, sync_run,
+        sync_run::Claim,
+    },
+    domain::{
+        EventId,
+        event::{SYNC_REQUESTED_V1, SYNC_REQUESTS},
+        sync::{IntegrationStatus, RunError, RunStatus, Scope, Trigger},
+    },
+};
+
+/// A run that failed for a passing reason waits this long, doubled for each failure in a row,
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// but no longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// The pages came to their end. Either the run is finished, or another pass was wanted meanwhile
+/// and `None` says that it begins.
+pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, DbError> {
+    let engine = active.engine;
+    let tx = engine.db.begin().await?;
+    active.held = sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+    if active.held.again_at.is_some() && !active.held.cancel_requested && active.partial.is_none() {
+        sync_run::begin_again(&tx, active.claim.run_id).await?;
+        tx.commit().await?;
+        return Ok(None);
+    }
+    let open_gaps = gap::count_open(&tx, active.claim.integration_id).await?;
+    let (status, error) = if !active.counts.add_up() {
+        let detail = format!("listed and accounted for differ: {:?}", active.counts);
+        (
+            RunStatus::Failed,
+            Some(run_error("counts_do_not_add_up", detail)),
+        )
+    } else if active.partial == Some(UNCONFIRMED) {
+        let detail = "a full listing lacks more of the stored records than may be erased without \
+                      confirmation; nothing was erased: sync again to confirm by a second \
+                      listing, or let the operator sync with confirm_mass_deletion";
+        (
+            RunStatus::Partial,
+            Some(run_error(UNCONFIRMED, detail.to_owned())),
+        )
+    } else if open_gaps > 0 {
+        let detail =
+            format!("{open_gaps} items could not be fetched; later runs try them again by id");
+        (RunStatus::Partial, Some(run_error("gaps_open", detail)))
+    } else {
+        (RunStatus::Success, None)
+    };
+    let integration_status = (status != RunStatus::Failed).then_some(IntegrationStatus::Active);
+    end(active, tx, status, error, integration_status)
+        .await
+        .map(Some)
+}
+
+/// The pages were left before their end: the run fails, or another attempt is made later.
+pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbError> {
+    match stop {
+        Stop::Db(error) => Err(error),
+        Stop::Shutdown | Stop::HandOver => requeue(active, Duration::ZERO, None).await,
+        Stop::Cancelled => {
+            let engine = active.engine;
+            let tx = engine.db.begin().await?;
+            sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+            let (units, now) = (active.quota_units(), engine.clock.now());
+            sync_run::finish(
+                &tx,
+                active.claim.run_id,
+                RunStatus::Cancelled,
+                units,
+                None,
+                now,
+            )
+            .await?;
+            tx.commit().await?;
+            tracing::info!("the run was cancelled");
+            Ok(Ended::Finished(RunStatus::Cancelled))
+        }
+        Stop::Connector(ConnectorError::RateLimited { retry_after }) => {
+            tracing::info!(
+                retry_after_ms = retry_after.as_millis() as u64,
+                "the service asks for patience; the run waits in the queue"
+            );
+            requeue(active, retry_after, None).await
+        }
+        Stop::Connector(ConnectorError::Unavailable(detail)) => {
+            let attempts = if active.progressed {
+                1
+            } else {
+                active.claim.attempts
+            };
+            if attempts >= active.engine.limits.max_attempts {
+                return fail(active, run_error("unavailable", detail), None).await;
+            }
+            let doubled = FIRST_WAIT * (1 << (attempts - 1).clamp(0, 10));
+            requeue(active, doubled.min(LONGEST_WAIT), Some(&detail)).await
+        }
+        Stop::Connector(ConnectorError::Expired(detail)) => {
+            fail(
+                active,
+                run_error("consent_expired", detail),
+                Some(IntegrationStatus::Expired),
+            )
+            .await
+        }
+        Stop::Connector(ConnectorError::Revoked(detail)) => {
+            fail(
+                active,
+                run_error("access_revoked", detail),
+                Some(IntegrationStatus::Revoked),
+            )
+            .await
+        }
+        Stop::Connector(ConnectorError::Rejected { code, detail }) => {
+            fail(
+                active,
+                run_error(code, detail),
+                Some(IntegrationStatus::Error),
+            )
+            .await
+        }
+        Stop::Connector(ConnectorError::CursorExpired) => {
+            let detail = "the service refuses every cursor, even one it gave just now".to_owned();
+            fail(
+                active,
+                run_error("cursor_refused", detail),
+                Some(IntegrationStatus::Error),
+            )
+            .await
+        }
+    }
+}
+
+fn run_error(code: &str, detail: String) -> RunError {
+    RunError {
+        code: code.to_owned(),
+        detail,
+    }
+}
+
+async fn fail(
+    active: Active<'_>,
+    error: RunError,
+    status: Option<IntegrationStatus>,
+) -> Result<Ended, DbError> {
+    let tx = active.engine.db.begin().await?;
+    sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+    end(&active, tx, RunStatus::Failed, Some(error), status).await
+}
+
+async fn end(
+    active: &Active<'_>,
+    tx: Tx,
+    status: RunStatus,
+    error: Option<RunError>,
+    integration_status: Option<IntegrationStatus>,
+) -> Result<Ended, DbError> {
+    let conclusion = Conclusion {
+        status,
+        error,
+        integration_status,
+        quota_units: active.quota_units(),
+        now: active.engine.clock.now(),
+    };
+    conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
+    tx.commit().await?;
+    let counts = &active.counts;
+    match &conclusion.error {
+        None => tracing::info!(
+            listed = counts.listed,
+            stored = counts.stored,
+            updated = counts.updated,
+            deleted = counts.deleted,
+            quota_units = conclusion.quota_units,
+            "the run is done"
+        ),
+        Some(error) => tracing::warn!(
+            status = status.as_str(),
+            error.code = error.code,
+            error = error.detail,
+            "the run ended without being a success"
+        ),
+    }
+    Ok(Ended::Finished(status))
+}
+
+/// How a run ends, and what that says of its integration.
+struct Conclusion {
+    status: RunStatus,
+    error: Option<RunError>,
+    /// Absent where the integration stays as it is.
+    integration_status: Option<IntegrationStatus>,
+    quota_units: i64,
+    now: DateTime<Utc>,
+}
+
+/// Ends the run and leaves its result on the integration.
+async fn conclude(
+    tx: &Tx,
+    claim: &Claim,
+    found: &Integration,
+    conclusion: &Conclusion,
+) -> Result<(), DbError> {
+    let Conclusion {
+        status,
+        error,
+        integration_status,
+        quota_units,
+        now,
+    } = conclusion;
+    sync_run::finish(
+        tx,
+        claim.run_id,
+        *status,
+        *quota_units,
+        error.as_ref(),
+        *now,
+    )
+    .await?;
+    let failures = if *status == RunStatus::Failed {
+        found.sync_failures + 1
+    } else {
+        0
+    };
+    let settings = SyncSettings::parse(&found.sync_settings).unwrap_or_default();
+    let result = RunResult {
+        last_sync_status: status.as_str(),
+        message: error.as_ref().map(|error| error.detail.as_str()),
+        status: *integration_status,
+        next_sync_at: settings.next_sync(*now, failures, claim.integration_id),
+        failures,
+        now: *now,
+    };
+    integration::set_run_result(tx, claim.integration_id, result).await
+}
+
+/// Puts the run back into the queue, to be taken after `wait`.
+async fn requeue(
+    active: Active<'_>,
+    wait: Duration,
+    failure: Option<&str>,
+) -> Result<Ended, DbError> {
+    let engine = active.engine;
+    let now = engine.clock.now();
+    let available_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
+    let tx = engine.db.begin().await?;
+    sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+    let units = active.quota_units();
+    sync_run::requeue(&tx, active.claim.run_id, units, failure.is_some()).await?;
+    let message = wake_up(
+        &active.integration,
+        active.claim.run_id,
+        Trigger::Schedule,
+        now,
+    )?;
+    outbox::append_sync_request(&tx, &message, available_at, now).await?;
+    tx.commit().await?;
+    if let Some(detail) = failure {
+        tracing::warn!(
+            error = detail,
+            wait_ms = wait.as_millis() as u64,
+            "the service is unavailable; the run waits in the queue"
+        );
+    }
+    Ok(Ended::Requeued)
+}
+
+/// Gives a run up that has got nowhere in too many attempts, and keeps its message with the reason.
+pub(super) async fn park(engine: &Engine, claim: &Claim) -> Result<Ended, DbError> {
+    let attempts = claim.attempts - 1;
+    let reason = format!(
+        "{attempts} attempts in a row ended without getting anywhere; the logs of sync_run.id {} \
+         tell why",
+        claim.run_id
+    );
+    let found = integration::find(&engine.db, Scope::Operator, claim.integration_id).await?;
+    let conclusion = failure(
+        engine,
+        claim,
+        run_error("attempts_exhausted", reason.clone()),
+    );
+    let message = wake_up(&found, claim.run_id, Trigger::Schedule, conclusion.now)?;
+    let letter = DeadLetter {
+        id: EventId::new(),
+        topic: SYNC_REQUESTS.to_owned(),
+        event_type: SYNC_REQUESTED_V1.to_owned(),
+        entity_id: claim.entity_id,
+        integration_id: claim.integration_id,
+        run_id: claim.run_id,
+        data: serde_json::json!(message),
+        attempts,
+        reason: reason.clone(),
+        parked_at: conclusion.now,
+    };
+    let tx = engine.db.begin().await?;
+    sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+    conclude(&tx, claim, &found, &conclusion).await?;
+    dead_letter::insert(&tx, &letter).await?;
+    tx.commit().await?;
+    tracing::error!(attempts, "the run was parked: {reason}");
+    Ok(Ended::Finished(RunStatus::Failed))
+}
+
+/// Ends a run of a service that this build has no connector for.
+pub(super) async fn without_connector(
+    engine: &Engine,
+    claim: &Claim,
+    found: &Integration,
+) -> Result<Ended, DbError> {
+    let detail = format!(
+        "{} can be connected, but not be synced yet",
+        found.service_name
+    );
+    tracing::warn!("{detail}");
+    let conclusion = failure(engine, claim, run_error("no_connector", detail));
+    let tx = engine.db.begin().await?;
+    sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+    conclude(&tx, claim, found, &conclusion).await?;
+    tx.commit().await?;
+    Ok(Ended::Finished(RunStatus::Failed))
+}
+
+/// A failure of a run that spent nothing in this attempt.
+fn failure(engine: &Engine, claim: &Claim, error: RunError) -> Conclusion {
+    Conclusion {
+        status: RunStatus::Failed,
+        error: Some(error),
+        integration_status: Some(IntegrationStatus::Error),
+        quota_units: claim.quota_units,
+        now: engine.clock.now(),
+    }
+}

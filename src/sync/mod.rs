@@ -1,0 +1,170 @@
+//! Syncing: asking for a run, and carrying it out.
+//!
+//! [`request()`] is the one way to ask. It writes the run and the message that wakes a worker up in one
+//! transaction; the worker hands the run to [`Engine::run`].
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use url::Url;
+
+use crate::{
+    connectors::{ApiClient, Connector},
+    db::{Db, DbError, Tx, integration, integration::Integration, outbox, sync_cursor, sync_run},
+    domain::{
+        Clock, IntegrationId, RunId, ServiceName,
+        sync::{IntegrationStatus, Mode, Run, Scope, SyncRequested, Trigger},
+    },
+    oauth::tokens::TokenService,
+};
+
+mod access;
+mod batch;
+mod finish;
+mod pages;
+mod resync;
+pub mod runner;
+pub mod settings;
+
+pub use access::access;
+pub use runner::Ended;
+pub use settings::SyncSettings;
+
+/// A service that can be synced.
+#[derive(Clone)]
+pub struct Service {
+    /// Its code.
+    pub connector: Arc<dyn Connector>,
+    /// What stands before its own paths.
+    pub api_url: Url,
+}
+
+/// How runs are carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A run that has got nowhere in so many attempts is parked.
+    pub max_attempts: i32,
+    /// A worker lets go of a run after this long and asks for it again.
+    pub max_hold: Duration,
+}
+
+/// Everything a run needs.
+pub struct Engine {
+    /// The store.
+    pub db: Db,
+    /// The one source of time.
+    pub clock: Arc<dyn Clock>,
+    /// Access tokens.
+    pub tokens: Arc<TokenService>,
+    /// Makes the calls to services.
+    pub client: ApiClient,
+    /// The services that have a connector.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// How runs are carried out.
+    pub limits: Limits,
+}
+
+/// Why a sync cannot be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The integration does not stand so that it can sync.
+    #[error("the integration is {}", .0.as_str())]
+    NotSyncable(IntegrationStatus),
+    /// The store did not do it.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// What a request to sync says beside the integration.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Who asks.
+    pub trigger: Trigger,
+    /// Whether the operator agreed that many records may be erased at once.
+    pub confirm_mass_deletion: bool,
+}
+
+/// Asks for a sync of an integration that `scope` may see. If one is queued it is that one; if one
+/// is running it will make another pass.
+pub async fn request(
+    db: &Db,
+    clock: &dyn Clock,
+    scope: Scope,
+    id: IntegrationId,
+    request: Request,
+) -> Result<Run, RequestError> {
+    let tx = db.begin().await?;
+    let run = request_in(&tx, clock.now(), scope, id, request).await?;
+    tx.commit().await?;
+    Ok(run)
+}
+
+/// As [`request()`], in the caller's transaction.
+pub async fn request_in(
+    tx: &Tx,
+    now: DateTime<Utc>,
+    scope: Scope,
+    id: IntegrationId,
+    request: Request,
+) -> Result<Run, RequestError> {
+    let found = integration::find_in(tx, scope, id).await?;
+    let status = found.status()?;
+    if !status.may_sync() {
+        return Err(RequestError::NotSyncable(status));
+    }
+    if let Some(active) = sync_run::active(tx, id).await? {
+        sync_run::ask_again(tx, active.run_id, now, request.confirm_mass_deletion).await?;
+        return Ok(active);
+    }
+    let has_cursor = sync_cursor::exists(tx, id).await?;
+    let run = sync_run::NewRun {
+        id: RunId::new(),
+        integration_id: id,
+        entity_id: found.entity_id,
+        service_name: found.service_name.clone(),
+        trigger: request.trigger,
+        mode: if has_cursor {
+            Mode::Incremental
+        } else {
+            Mode::Full
+        },
+        requested_at: now,
+        confirm_mass_deletion: request.confirm_mass_deletion,
+    };
+    sync_run::insert(tx, &run).await?;
+    let message = wake_up(&found, run.id, request.trigger, now)?;
+    outbox::append_sync_request(tx, &message, now, now).await?;
+    Ok(sync_run::active(tx, id).await?.ok_or(DbError::NotFound)?)
+}
+
+/// Puts runs whose worker is gone back into the queue, with their messages: those whose lease is
+/// over, or all of them (`all`, for a process that knows itself to be the only one). Says how many.
+pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<usize, DbError> {
+    let tx = db.begin().await?;
+    outbox::free_abandoned(&tx, all).await?;
+    let runs = sync_run::free_abandoned(&tx, all).await?;
+    for run in &runs {
+        let found = integration::find_in(&tx, Scope::Operator, run.integration_id).await?;
+        let message = wake_up(&found, run.id, Trigger::Schedule, now)?;
+        outbox::append_sync_request(&tx, &message, now, now).await?;
+    }
+    tx.commit().await?;
+    Ok(runs.len())
+}
+
+/// The message that wakes a worker up for a run.
+fn wake_up(
+    integration: &Integration,
+    run_id: RunId,
+    trigger: Trigger,
+    requested_at: DateTime<Utc>,
+) -> Result<SyncRequested, DbError> {
+    Ok(SyncRequested {
+        run_id,
+        integration_id: integration.id,
+        entity_id: integration.entity_id,
+        service_name: integration.service()?,
+        trigger,
+        requested_at,
+    })
+}

@@ -1,0 +1,406 @@
+//! Taking a page: what is stored already is only noted, what is not is fetched, understood and
+//! written by the batch. Fetching, understanding and writing go on beside each other.
+
+use std::{collections::HashSet, pin::pin, time::Duration};
+
+use fail::fail_point;
+use futures_util::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{
+    batch::{self, Commit, Entry},
+    runner::{Active, Stop},
+};
+use crate::{
+    connectors::{Change, Connector, Cursor, Fetched, Listing, Normalized, Page, RawItem},
+    db::{DbError, gap, raw_data, sync_cursor::SyncCursor},
+    domain::IntegrationId,
+};
+
+/// A batch is at most so many messages,
+const BATCH_ITEMS: usize = 100;
+/// or so many bytes as they were received,
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// or what came in this time.
+const BATCH_AGE: Duration = Duration::from_secs(2);
+/// Entries without an item are cheap; as many as a page has go into one batch.
+const BATCH_NOTES: usize = 500;
+/// Items that wait to be understood.
+const FETCHED_AHEAD: usize = 32;
+/// Items that are understood in one go, off the threads that wait for the network.
+const UNDERSTOOD_TOGETHER: usize = 16;
+/// Bytes of items that are in memory between being fetched and being written.
+const BYTES_AHEAD: usize = 8 * 1024 * 1024;
+/// Units booked ahead at each save: a process that is killed spends at most about a batch more than
+/// it has saved, and its successor must not be refused for it.
+const RESERVED_ITEMS: usize = BATCH_ITEMS;
+
+/// Takes a page; its cursor moves with its last batch.
+pub(super) async fn take(active: &mut Active<'_>, page: Page) -> Result<(), Stop> {
+    let next = page.next.clone();
+    let work = sort(active, page).await?;
+    carry_out(active, work, Some(next)).await
+}
+
+/// Takes a page and leaves the cursor where it is: more belongs to the page.
+pub(super) async fn take_without_cursor(active: &mut Active<'_>, page: Page) -> Result<(), Stop> {
+    let work = sort(active, page).await?;
+    carry_out(active, work, None).await
+}
+
+/// Tries ids again that failed in earlier runs, each once a run.
+pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
+    loop {
+        let claim = &active.claim;
+        let gaps = gap::open(
+            &active.engine.db,
+            claim.integration_id,
+            claim.run_id,
+            BATCH_NOTES as u64,
+        )
+        .await?;
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let fetch = gaps.into_iter().map(|gap| gap.external_id).collect();
+        carry_out(
+            active,
+            Work {
+                notes: Vec::new(),
+                fetch,
+            },
+            None,
+        )
+        .await?;
+    }
+}
+
+/// A page, sorted into what only has to be noted and what has to be fetched.
+struct Work {
+    notes: Vec<Entry>,
+    fetch: Vec<String>,
+}
+
+async fn sort(active: &Active<'_>, page: Page) -> Result<Work, DbError> {
+    let wanted: Vec<String> = page
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Seen(id)
+            | Change::Patch {
+                id, or_fetch: true, ..
+            } => Some(id.clone()),
+            _ => None,
+        })
+        .collect();
+    let stored =
+        raw_data::stored_ids(&active.engine.db, active.claim.integration_id, &wanted).await?;
+    let mut notes = Vec::new();
+    let mut fetch = Vec::new();
+    // A page may name an id twice; it is fetched once.
+    let mut fetching = HashSet::new();
+    for change in page.changes {
+        match change {
+            Change::Patch {
+                id, or_fetch: true, ..
+            }
+            | Change::Seen(id)
+                if !stored.contains(&id) =>
+            {
+                if fetching.insert(id.clone()) {
+                    fetch.push(id);
+                }
+            }
+            Change::Seen(id) => notes.push(Entry::Keep(id)),
+            Change::Patch { id, delta, .. } => notes.push(Entry::Patch(id, delta)),
+            Change::Gone(id) => notes.push(Entry::Gone(id)),
+            Change::Unwanted(id, reason) => notes.push(Entry::Skip(id, reason)),
+            Change::Labelled(id, label) => notes.push(Entry::Labelled(id, label)),
+        }
+    }
+    Ok(Work { notes, fetch })
+}
+
+async fn carry_out(
+    active: &mut Active<'_>,
+    work: Work,
+    cursor: Option<Cursor>,
+) -> Result<(), Stop> {
+    let Work { mut notes, fetch } = work;
+    while notes.len() > BATCH_NOTES {
+        let rest = notes.split_off(BATCH_NOTES);
+        write(
+            active,
+            Batch {
+                entries: notes,
+                fetched: 0,
+                permits: Vec::new(),
+            },
+            None,
+        )
+        .await?;
+        notes = rest;
+    }
+    let first = Batch {
+        entries: notes,
+        fetched: 0,
+        permits: Vec::new(),
+    };
+    if fetch.is_empty() {
+        return write(active, first, cursor).await;
+    }
+    if !first.entries.is_empty() {
+        write(active, first, None).await?;
+    }
+    fetch_and_write(active, fetch, cursor).await
+}
+
+/// An item on its way, with the share of memory it holds.
+struct Fetching {
+    id: String,
+    what: Fetched,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// An item that is ready to be written.
+struct Ready {
+    entry: Entry,
+    bytes: usize,
+    fetched: bool,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// What is written next.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    fetched: i64,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+async fn fetch_and_write(
+    active: &mut Active<'_>,
+    ids: Vec<String>,
+    cursor: Option<Cursor>,
+) -> Result<(), Stop> {
+    let connector = std::sync::Arc::clone(&active.service.connector);
+    let access = active.access.clone();
+    let (cancelled, shutdown) = (active.cancelled.clone(), active.shutdown.clone());
+    let integration = active.claim.integration_id;
+    let include_spam_trash = active.settings.include_spam_trash;
+    let (fetched, fetched_rx) = mpsc::channel::<Fetching>(FETCHED_AHEAD);
+    let (ready, ready_rx) = mpsc::channel::<Vec<Ready>>(1);
+
+    let fetching = async move {
+        // It must go when fetching ends, so that what follows ends too.
+        let fetched = fetched;
+        let memory = std::sync::Arc::new(tokio::sync::Semaphore::new(BYTES_AHEAD));
+        let mut items = connector.fetch(&access, ids);
+        loop {
+            let item = tokio::select! {
+                item = items.next() => item,
+                () = cancelled.cancelled() => return Err(Stop::Cancelled),
+                () = shutdown.cancelled() => return Err(Stop::Shutdown),
+            };
+            let Some(item) = item else { return Ok(()) };
+            let (id, what) = item?;
+            let permit = match &what {
+                Fetched::Raw(raw) => {
+                    let share = raw.body.len().clamp(1, BYTES_AHEAD) as u32;
+                    std::sync::Arc::clone(&memory)
+                        .acquire_many_owned(share)
+                        .await
+                        .ok()
+                }
+                _ => None,
+            };
+            fail_point!("run.fetched");
+            // The receiver goes only when the writer has failed, and then that is what is told.
+            if fetched.send(Fetching { id, what, permit }).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let connector = std::sync::Arc::clone(&active.service.connector);
+    let understanding = understand(
+        connector,
+        integration,
+        include_spam_trash,
+        fetched_rx,
+        ready,
+    );
+    let writing = write_ready(active, ready_rx);
+    let (fetched, understood, written) = tokio::join!(fetching, understanding, writing);
+    let last = written?;
+    understood?;
+    match fetched {
+        Ok(()) => write(active, last, cursor).await,
+        Err(stop) => {
+            // What came before the end is kept.
+            write(active, last, None).await?;
+            Err(stop)
+        }
+    }
+}
+
+/// Turns what was fetched into entries, several at a time, on a thread that may be busy.
+async fn understand(
+    connector: std::sync::Arc<dyn Connector>,
+    integration: IntegrationId,
+    include_spam_trash: bool,
+    mut fetched: mpsc::Receiver<Fetching>,
+    ready: mpsc::Sender<Vec<Ready>>,
+) -> Result<(), Stop> {
+    let mut items = Vec::with_capacity(UNDERSTOOD_TOGETHER);
+    while fetched.recv_many(&mut items, UNDERSTOOD_TOGETHER).await > 0 {
+        let taken = std::mem::replace(&mut items, Vec::with_capacity(UNDERSTOOD_TOGETHER));
+        let connector = std::sync::Arc::clone(&connector);
+        let understood = tokio::task::spawn_blocking(move || {
+            taken
+                .into_iter()
+                .map(|item| ready_entry(&*connector, integration, include_spam_trash, item))
+                .collect::<Vec<_>>()
+        })
+        .await;
+        let understood = match understood {
+            Ok(understood) => understood,
+            // A panic of a parser. The run's attempts bound how often it may happen.
+            Err(error) => {
+                return Err(Stop::Db(DbError::Schema(format!(
+                    "a parser failed: {error}"
+                ))));
+            }
+        };
+        fail_point!("run.parsed");
+        if ready.send(understood).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn ready_entry(
+    connector: &dyn Connector,
+    integration: IntegrationId,
+    include_spam_trash: bool,
+    item: Fetching,
+) -> Ready {
+    let Fetching { id, what, permit } = item;
+    let mut permits: Vec<OwnedSemaphorePermit> = permit.into_iter().collect();
+    match what {
+        Fetched::Raw(RawItem { body, large, .. }) => {
+            let bytes = body.len();
+            permits.extend(large);
+            let raw = RawItem {
+                id: id.clone(),
+                body,
+                large: None,
+            };
+            let entry = match connector.normalize(&raw, integration, include_spam_trash) {
+                Ok(Normalized::Record(record)) => Entry::Store(record),
+                Ok(Normalized::Skipped(reason)) => Entry::Skip(id, reason),
+                Err(error) => Entry::Fail(id, error.to_string()),
+            };
+            Ready {
+                entry,
+                bytes,
+                fetched: true,
+                permits,
+            }
+        }
+        Fetched::Missing => Ready {
+            entry: Entry::Gone(id),
+            bytes: 0,
+            fetched: false,
+            permits,
+        },
+        Fetched::Skipped(reason) => Ready {
+            entry: Entry::Skip(id, reason),
+            bytes: 0,
+            fetched: false,
+            permits,
+        },
+        Fetched::Failed(detail) => Ready {
+            entry: Entry::Fail(id, detail),
+            bytes: 0,
+            fetched: false,
+            permits,
+        },
+    }
+}
+
+/// Writes full batches, and gives back the last one, with which the cursor may move.
+async fn write_ready(
+    active: &mut Active<'_>,
+    mut ready: mpsc::Receiver<Vec<Ready>>,
+) -> Result<Batch, Stop> {
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    loop {
+        // The age only bounds what a kill may cost, so it is told by the machine's own clock.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a batch's age is not on the program's clock"
+        )]
+        let mut too_old = pin!(tokio::time::sleep(BATCH_AGE));
+        let full = loop {
+            let came = tokio::select! {
+                came = ready.recv() => came,
+                () = &mut too_old, if !batch.entries.is_empty() => break true,
+            };
+            let Some(came) = came else { break false };
+            for item in came {
+                bytes += item.bytes;
+                batch.fetched += i64::from(item.fetched);
+                batch.permits.extend(item.permits);
+                batch.entries.push(item.entry);
+            }
+            if batch.entries.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
+                break true;
+            }
+        };
+        if !full {
+            return Ok(batch);
+        }
+        bytes = 0;
+        write(active, std::mem::take(&mut batch), None).await?;
+    }
+}
+
+/// Writes one batch.
+async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) -> Result<(), Stop> {
+    if batch.entries.is_empty() && cursor.is_none() {
+        return Ok(());
+    }
+    let cursor: Option<SyncCursor> = cursor.map(|value| {
+        let listing = active.service.connector.listing(&value);
+        batch::cursor_of(&active.claim, value, listing == Some(Listing::Resync))
+    });
+    let engine = active.engine;
+    let reserve = active.service.connector.units_of_fetch() * RESERVED_ITEMS as u32;
+    let spending = active.access.governor.spending(reserve);
+    let committed = batch::commit(
+        &engine.db,
+        batch.entries,
+        Commit {
+            claim: &active.claim,
+            source: &active.source,
+            mode: active.mode,
+            counts: &active.counts,
+            fetched: batch.fetched,
+            quota_units: active.quota_units(),
+            spending: serde_json::json!(spending),
+            cursor,
+            now: engine.clock.now(),
+        },
+    )
+    .await?;
+    drop(batch.permits);
+    active.counts = committed.counts;
+    active.held = committed.held;
+    active.progressed = true;
+    if active.held.cancel_requested {
+        active.cancelled.cancel();
+    }
+    Ok(())
+}

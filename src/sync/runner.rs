@@ -1,0 +1,370 @@
+//! The core loop of the product: claim a run, go through its pages, end it.
+//!
+//! The run row is the truth and the message that woke the worker up is only that. A run that is held
+//! elsewhere or has ended is left alone. Whatever ends the process, the next worker goes on from
+//! the last committed batch.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::{Engine, Service, SyncSettings, access, finish, pages, resync};
+use crate::{
+    connectors::{Access, ConnectorError, Cursor, Listing},
+    db::{
+        DbError, integration,
+        integration::Integration,
+        outbox, raw_data, sync_cursor,
+        sync_run::{self, Claim, Held, WorkerId},
+    },
+    domain::{
+        RunId,
+        sync::{Counts, Mode, RunStatus, Scope},
+    },
+};
+
+/// How often a holder looks whether it is to end; each tenth look renews the lease.
+const LOOK: Duration = Duration::from_secs(1);
+/// Rows adopted in one transaction.
+const ADOPT: u64 = 500;
+/// A service that refuses each new cursor is not asked for ever.
+const MAX_RESYNCS: u32 = 3;
+
+/// How a worker's work on a run ended. In every case the message that brought it is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The run is finished.
+    Finished(RunStatus),
+    /// The run is queued again, with a message of its own.
+    Requeued,
+    /// There was nothing to do: the run is over, or another worker holds it.
+    NotClaimed,
+    /// Another worker took the run over.
+    Lost,
+}
+
+/// Why the pages were left before their end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The process is to end.
+    Shutdown,
+    /// Somebody wants the run to end.
+    Cancelled,
+    /// The run was held long enough.
+    HandOver,
+    /// The service, or the way to it.
+    Connector(ConnectorError),
+    /// The store.
+    Db(DbError),
+}
+
+impl From<DbError> for Stop {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl From<ConnectorError> for Stop {
+    fn from(error: ConnectorError) -> Self {
+        Self::Connector(error)
+    }
+}
+
+/// A run in the hands of this worker.
+pub(super) struct Active<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) service: &'a Service,
+    pub(super) claim: Claim,
+    pub(super) integration: Integration,
+    pub(super) settings: SyncSettings,
+    pub(super) access: Access,
+    pub(super) source: outbox::Source,
+    pub(super) mode: Mode,
+    pub(super) counts: Counts,
+    pub(super) held: Held,
+    pub(super) started: DateTime<Utc>,
+    /// Whether a batch was committed: the run gets somewhere.
+    pub(super) progressed: bool,
+    /// Why the run cannot be a success although it came to its end.
+    pub(super) partial: Option<&'static str>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) cancelled: CancellationToken,
+}
+
+impl Active<'_> {
+    /// Units spent by the run, earlier claims included.
+    pub(super) fn quota_units(&self) -> i64 {
+        self.claim.quota_units + self.access.governor.units() as i64
+    }
+
+    /// Whether the run is to be left before its next step, and why.
+    pub(super) fn interrupted(&self) -> Option<Stop> {
+        if self.cancelled.is_cancelled() {
+            return Some(Stop::Cancelled);
+        }
+        if self.shutdown.is_cancelled() {
+            return Some(Stop::Shutdown);
+        }
+        let held = self.engine.clock.now() - self.started;
+        if held >= TimeDelta::from_std(self.engine.limits.max_hold).unwrap_or(TimeDelta::MAX) {
+            return Some(Stop::HandOver);
+        }
+        None
+    }
+}
+
+impl Engine {
+    /// Carries a run out, as far as it can be, until `shutdown`.
+    pub async fn run(
+        &self,
+        run: RunId,
+        owner: WorkerId,
+        shutdown: &CancellationToken,
+    ) -> Result<Ended, DbError> {
+        let Some(claim) = sync_run::claim(&self.db, run, owner, self.clock.now()).await? else {
+            return Ok(Ended::NotClaimed);
+        };
+        let span = tracing::info_span!(
+            "sync",
+            sync_run.id = %claim.run_id,
+            integration.id = %claim.integration_id,
+        );
+        self.run_claimed(claim, shutdown).instrument(span).await
+    }
+
+    async fn run_claimed(
+        &self,
+        claim: Claim,
+        shutdown: &CancellationToken,
+    ) -> Result<Ended, DbError> {
+        if claim.attempts > self.limits.max_attempts {
+            return finish::park(self, &claim).await;
+        }
+        let cancelled = CancellationToken::new();
+        let body = self.carry_out(&claim, shutdown.clone(), cancelled.clone());
+        tokio::select! {
+            ended = body => match ended {
+                Err(DbError::Fenced) => Ok(Ended::Lost),
+                other => other,
+            },
+            () = self.hold(&claim, &cancelled) => Ok(Ended::Lost),
+        }
+    }
+
+    /// Renews the lease until the run is another's, and passes on that it is to end. Leases run on
+    /// the database's clock, so this runs on the machine's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "leases are not on the program's clock"
+    )]
+    async fn hold(&self, claim: &Claim, cancelled: &CancellationToken) {
+        let mut looks = 0_u32;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            looks += 1;
+            let held = if looks.is_multiple_of(10) {
+                sync_run::renew(&self.db, claim.run_id, claim.fence)
+                    .await
+                    .map(|held| held.cancel_requested)
+            } else {
+                sync_run::cancel_requested(&self.db, claim.run_id).await
+            };
+            match held {
+                Ok(true) => cancelled.cancel(),
+                Ok(false) => {}
+                Err(DbError::Fenced) => return,
+                // The next batch will tell; the lease outlives a short outage.
+                Err(error) => tracing::warn!(error = %error, "the lease could not be renewed"),
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        claim: &Claim,
+        shutdown: CancellationToken,
+        cancelled: CancellationToken,
+    ) -> Result<Ended, DbError> {
+        let found = integration::find(&self.db, Scope::Operator, claim.integration_id).await?;
+        let Some(service) = self.services.get(&found.service()?) else {
+            return finish::without_connector(self, claim, &found).await;
+        };
+        let settings = SyncSettings::parse(&found.sync_settings)
+            .map_err(|error| DbError::Schema(format!("entity_integrations: {error}")))?;
+        let access = access::access(self, service, &found, &settings).await?;
+        let mut active = Active {
+            engine: self,
+            service,
+            source: outbox::Source {
+                entity_id: claim.entity_id,
+                integration_id: claim.integration_id,
+                service_name: found.service_name.clone(),
+                run_id: Some(claim.run_id),
+            },
+            mode: Mode::Incremental,
+            counts: claim.counts.clone(),
+            held: sync_run::renew(&self.db, claim.run_id, claim.fence).await?,
+            claim: claim.clone(),
+            integration: found,
+            settings,
+            access,
+            started: self.clock.now(),
+            progressed: false,
+            partial: None,
+            shutdown,
+            cancelled,
+        };
+        tracing::info!(attempt = claim.attempts, "the run begins");
+        loop {
+            let stop = active.pass().await.err();
+            if let Some(stop) = stop {
+                return finish::stopped(active, stop).await;
+            }
+            if let Some(ended) = finish::finished(&mut active).await? {
+                return Ok(ended);
+            }
+            tracing::info!("another pass was asked for");
+        }
+    }
+}
+
+impl Active<'_> {
+    /// Everything there is to do now: what failed before, then page after page.
+    async fn pass(&mut self) -> Result<(), Stop> {
+        if !self.integration.status()?.may_sync() {
+            return Err(Stop::Cancelled);
+        }
+        let mut cursor = self.cursor().await?;
+        pages::retry_gaps(self).await?;
+        let mut resyncs = 0;
+        loop {
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            self.mode = match self.service.connector.listing(&cursor) {
+                Some(Listing::Full) => Mode::Full,
+                Some(Listing::Resync) => Mode::Resync,
+                None if resyncs > 0 => Mode::Resync,
+                None => self.mode,
+            };
+            let connector = &self.service.connector;
+            let page = tokio::select! {
+                page = connector.changes(&self.access, &cursor) => page,
+                () = self.cancelled.cancelled() => return Err(Stop::Cancelled),
+                () = self.shutdown.cancelled() => return Err(Stop::Shutdown),
+            };
+            let page = match page {
+                Ok(page) => page,
+                Err(ConnectorError::CursorExpired) if resyncs < MAX_RESYNCS => {
+                    tracing::info!("the cursor is too old; everything is listed again");
+                    resyncs += 1;
+                    cursor = self.start(Listing::Resync).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let (next, more) = (page.next.clone(), page.more);
+            if page.listing_complete {
+                if !resync::complete(self, page).await? {
+                    return Ok(());
+                }
+            } else {
+                pages::take(self, page).await?;
+            }
+            cursor = next;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Where to go on. Without a cursor, or with one whose listing another run began, from the
+    /// start; with other credentials than before, only after asking whose they are.
+    async fn cursor(&mut self) -> Result<Cursor, Stop> {
+        let saved = sync_cursor::load(&self.engine.db, self.claim.integration_id).await?;
+        let usable = saved.filter(|saved| {
+            saved
+                .listing_run_id
+                .is_none_or(|listing_run| listing_run == self.claim.run_id)
+        });
+        match usable {
+            Some(saved) => {
+                if !self.integration.account_verified {
+                    let account = self.service.connector.account(&self.access).await?;
+                    self.accept_account(&account.name).await?;
+                }
+                Ok(saved.cursor_value)
+            }
+            None => {
+                // Rows that are here already were shown by a cursor that is lost.
+                let rows = raw_data::has_any(&self.engine.db, self.claim.integration_id).await?;
+                self.start(if rows { Listing::Resync } else { Listing::Full })
+                    .await
+            }
+        }
+    }
+
+    /// Asks where changes start, and saves the cursor from there.
+    async fn start(&mut self, listing: Listing) -> Result<Cursor, Stop> {
+        let account = self.service.connector.account(&self.access).await?;
+        self.accept_account(&account.name).await?;
+        // Adoption may just have brought rows.
+        let rows = raw_data::has_any(&self.engine.db, self.claim.integration_id).await?;
+        let listing = if rows { Listing::Resync } else { listing };
+        let value = self
+            .service
+            .connector
+            .start(&account, listing, self.engine.clock.now())?;
+        let tx = self.engine.db.begin().await?;
+        sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
+        let cursor =
+            super::batch::cursor_of(&self.claim, value.clone(), listing == Listing::Resync);
+        sync_cursor::save(
+            &tx,
+            self.claim.integration_id,
+            &cursor,
+            self.engine.clock.now(),
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(value)
+    }
+
+    /// The account must be the one whose records are here; a first one brings the records that an
+    /// earlier connection of it left behind.
+    async fn accept_account(&mut self, name: &str) -> Result<(), Stop> {
+        if let Some(known) = &self.integration.account {
+            if known != name {
+                return Err(Stop::Connector(ConnectorError::Rejected {
+                    code: "account_mismatch",
+                    detail: format!(
+                        "the credentials are those of {name}, but this integration holds the \
+                         records of {known}: give it credentials of {known}, or connect {name} \
+                         as an integration of another entity"
+                    ),
+                }));
+            }
+        }
+        let now = self.engine.clock.now();
+        loop {
+            let tx = self.engine.db.begin().await?;
+            sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
+            let formers = integration::formers(&tx, &self.integration, name).await?;
+            let Some(&former) = formers.first() else {
+                integration::set_account(&tx, self.integration.id, name, now).await?;
+                tx.commit().await?;
+                break;
+            };
+            let adopted = raw_data::adopt(&tx, former, self.integration.id, ADOPT).await?;
+            if adopted == 0 {
+                integration::forget_former(&tx, former).await?;
+            }
+            tx.commit().await?;
+        }
+        self.integration.account = Some(name.to_owned());
+        self.integration.account_verified = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What happens by the clock: due syncs, abandoned runs, and what is kept only for a time.
+//!
+//! Every step is idempotent and safe in several processes at once.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    db::{DbError, integration, outbox, sync_listing},
+    domain::{
+        errors,
+        sync::{Scope, Trigger},
+    },
+    sync::{self, Request, RequestError, SyncSettings},
+};
+
+/// Time between two passes.
+const EVERY: Duration = Duration::from_secs(5);
+/// Housekeeping is done in one pass of so many.
+const HOUSEKEEPING_EVERY: u32 = 12;
+/// Due integrations read at once.
+const DUE: u64 = 100;
+/// Rows removed in one transaction.
+const SWEEP: u64 = 2_000;
+
+/// What a pass did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Syncs asked for.
+    pub requested: usize,
+    /// Runs put back into the queue because their worker was gone.
+    pub freed: usize,
+}
+
+/// Makes a pass every five seconds until `shutdown`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "passes are on the machine's clock"
+)]
+pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
+    let mut passes = 0_u32;
+    loop {
+        let result = if passes.is_multiple_of(HOUSEKEEPING_EVERY) {
+            tick(&app).await
+        } else {
+            pass(&app).await
+        };
+        if let Err(error) = result {
+            tracing::error!(error = errors::chain(&error), "the scheduler's pass failed");
+        }
+        passes = passes.wrapping_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// One pass with housekeeping.
+pub async fn tick(app: &App) -> Result<Report, DbError> {
+    let report = pass(app).await?;
+    while sync_listing::sweep(&app.engine.db, SWEEP).await? == SWEEP {}
+    let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
+    while outbox::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
+    app.integrations.sweep_secrets().await;
+    Ok(report)
+}
+
+async fn pass(app: &App) -> Result<Report, DbError> {
+    let freed = free_abandoned(app).await?;
+    let requested = request_due(app).await?;
+    if requested > 0 {
+        app.wake.notify_one();
+    }
+    Ok(Report { requested, freed })
+}
+
+/// Asks for every sync that is due. Of several schedulers one moves `next_sync_at` on, and that one
+/// asks, in the same transaction.
+async fn request_due(app: &App) -> Result<usize, DbError> {
+    let mut requested = 0;
+    loop {
+        let now = app.now();
+        let due = integration::due(&app.engine.db, now, DUE).await?;
+        let last_page = (due.len() as u64) < DUE;
+        for found in due {
+            let Some(before) = found.next_sync_at else {
+                continue;
+            };
+            let settings = SyncSettings::parse(&found.sync_settings).unwrap_or_default();
+            let next = settings.next_sync(now, found.sync_failures, found.id);
+            let tx = app.engine.db.begin().await?;
+            if !integration::move_next_sync(&tx, found.id, before, next).await? {
+                continue;
+            }
+            let request = Request {
+                trigger: Trigger::Schedule,
+                confirm_mass_deletion: false,
+            };
+            match sync::request_in(&tx, now, Scope::Operator, found.id, request).await {
+                Ok(_) => requested += 1,
+                // Switched off since it was read.
+                Err(RequestError::NotSyncable(_)) => {}
+                Err(RequestError::Db(error)) => return Err(error),
+            }
+            tx.commit().await?;
+        }
+        if last_page {
+            return Ok(requested);
+        }
+    }
+}
+
+/// Takes runs back from workers that are gone, every five seconds until `shutdown`: for a worker
+/// without a scheduler beside it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "passes are on the machine's clock"
+)]
+pub async fn sweep(app: Arc<App>, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = free_abandoned(&app).await {
+            tracing::error!(error = errors::chain(&error), "the sweep failed");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn free_abandoned(app: &App) -> Result<usize, DbError> {
+    let freed = sync::free_abandoned(&app.engine.db, app.now(), false).await?;
+    if freed > 0 {
+        tracing::warn!(
+            runs = freed,
+            "runs were taken back from workers that are gone"
+        );
+        app.wake.notify_one();
+    }
+    Ok(freed)
+}

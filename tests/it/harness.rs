@@ -1,0 +1,412 @@
+//! The program in a test: built as it is built in production, with a stand-in for Google, a clock
+//! that jumps instead of waiting, and a real HTTP server.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use nucleus::{
+    api,
+    app::{App, Setup},
+    config::Config,
+    demo::{Mailbox, Options, StandIn},
+    domain::{Clock, clock::to_microseconds},
+    worker::{self, scheduler},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The operator's key of every test.
+pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
+
+/// A clock that jumps to the end of every wait.
+pub struct TestClock(Mutex<DateTime<Utc>>);
+
+impl TestClock {
+    pub fn new() -> Arc<Self> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the clock has to start somewhere"
+        )]
+        let start = Utc::now();
+        Arc::new(Self(Mutex::new(to_microseconds(start))))
+    }
+
+    pub fn advance(&self, by: TimeDelta) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+#[async_trait]
+impl Clock for TestClock {
+    fn now(&self) -> DateTime<Utc> {
+        *self.0.lock().unwrap()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let end = self.now() + TimeDelta::from_std(duration).unwrap();
+        {
+            let mut now = self.0.lock().unwrap();
+            *now = (*now).max(end);
+        }
+        // Whoever waits lets the others work.
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// How the program and its surroundings are made.
+pub struct Setting {
+    pub mailbox: Mailbox,
+    pub options: Options,
+    pub variables: HashMap<&'static str, String>,
+}
+
+impl Setting {
+    pub fn new(mailbox: Mailbox) -> Self {
+        Self {
+            mailbox,
+            options: Options::default(),
+            variables: HashMap::new(),
+        }
+    }
+
+    pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.insert(name, value.into());
+        self
+    }
+
+    pub async fn start(self) -> TestApp {
+        TestApp::start(self).await
+    }
+}
+
+/// The program, running.
+pub struct TestApp {
+    pub app: Arc<App>,
+    pub google: StandIn,
+    pub clock: Arc<TestClock>,
+    pub folder: TempDir,
+    pub url: String,
+    pub shutdown: CancellationToken,
+    http: reqwest::Client,
+}
+
+impl TestApp {
+    async fn start(setting: Setting) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clock = TestClock::new();
+        let shared: Arc<dyn Clock> = clock.clone();
+        let options = setting.options.clone();
+        let google = StandIn::start(setting.mailbox, setting.options, Arc::clone(&shared))
+            .await
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut variables = variables_for(&google, &options);
+        variables.extend(
+            setting
+                .variables
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), v.clone())),
+        );
+        let environment = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
+        let (config, _) =
+            Config::load(None, environment, Some(folder.path().to_path_buf())).unwrap();
+        let app = App::build(&config, shared, Setup::Create).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        app.tasks
+            .spawn(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+        Self {
+            app,
+            google,
+            clock,
+            folder,
+            url,
+            shutdown,
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Sends a request with the operator's key.
+    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.send_as(Some(OPERATOR_KEY), method, path, body).await
+    }
+
+    /// Sends a request with a key, or without one.
+    pub async fn send_as(
+        &self,
+        key: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), format!("{}{path}", self.url));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.send("GET", path, None).await;
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.send("POST", path, Some(body)).await;
+        assert!(
+            (200..300).contains(&status),
+            "POST {path}: {status} {answer}"
+        );
+        answer
+    }
+
+    /// Every item of a list.
+    pub async fn all(&self, path: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let joint = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{joint}limit=500{cursor}")).await;
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+
+    pub async fn entity(&self) -> String {
+        let entity = self.post("/entities", json!({"name": "Somebody"})).await;
+        entity["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Connects Gmail for a new entity; gives the integration's id.
+    pub async fn connect(&self) -> String {
+        let entity = self.entity().await;
+        self.connect_for(&entity, json!({})).await
+    }
+
+    /// Connects Gmail for an entity with some sync settings.
+    pub async fn connect_for(&self, entity: &str, sync_settings: Value) -> String {
+        let refresh_token = self.google.refresh_token().unwrap();
+        let body = json!({
+            "entity_id": entity,
+            "service_name": "gmail",
+            "credential_type": "oauth2",
+            "credentials": {"refresh_token": refresh_token},
+            "sync_settings": sync_settings,
+        });
+        let integration = self.post("/integrations/", body).await;
+        integration["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a sync; gives the run's id.
+    pub async fn request_sync(&self, integration: &str) -> String {
+        let requested = self
+            .post(&format!("/integrations/{integration}/sync"), json!({}))
+            .await;
+        requested["run_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Carries out whatever is queued, as far in the future as it may be.
+    pub async fn drain(&self) {
+        for _ in 0..200 {
+            worker::drain(&self.app, &CancellationToken::new())
+                .await
+                .unwrap();
+            if nucleus::db::sync_run::count_active(&self.app.engine.db)
+                .await
+                .unwrap()
+                == 0
+            {
+                return;
+            }
+            self.clock.advance(TimeDelta::minutes(11));
+        }
+        panic!("runs are still queued or running");
+    }
+
+    /// Asks for a sync, carries it out and gives the run.
+    pub async fn sync(&self, integration: &str) -> Value {
+        let run = self.request_sync(integration).await;
+        self.drain().await;
+        self.get(&format!("/runs/{run}")).await
+    }
+
+    /// Syncs until a run is a success; gives the runs.
+    pub async fn sync_until_success(&self, integration: &str, most: usize) -> Vec<Value> {
+        let mut runs = Vec::new();
+        for _ in 0..most {
+            let run = self.sync(integration).await;
+            let done = run["status"] == "success";
+            runs.push(run);
+            if done {
+                return runs;
+            }
+        }
+        panic!("no success in {most} runs: {runs:#?}");
+    }
+
+    /// One pass of the scheduler.
+    pub async fn tick(&self) -> scheduler::Report {
+        scheduler::tick(&self.app).await.unwrap()
+    }
+
+    pub async fn integration(&self, id: &str) -> Value {
+        self.get(&format!("/integrations/{id}")).await
+    }
+
+    pub async fn records(&self, integration: &str) -> Vec<Value> {
+        self.all(&format!("/integrations/{integration}/records"))
+            .await
+    }
+
+    /// What the stand-in holds outside spam and trash: id → (hash, labels).
+    pub fn ledger(&self) -> BTreeMap<String, (String, Vec<String>)> {
+        self.google
+            .with_mailbox(|mailbox| mailbox.ledger())
+            .into_iter()
+            .filter(|entry| {
+                !entry
+                    .labels
+                    .iter()
+                    .any(|label| label == "SPAM" || label == "TRASH")
+            })
+            .map(|entry| (entry.id, (entry.sha256, entry.labels)))
+            .collect()
+    }
+
+    /// Fails unless the records are the ledger: every message once, with its hash and its labels,
+    /// and an event for each, whose last word agrees.
+    pub async fn assert_matches_ledger(&self, integration: &str) {
+        let everything: HashMap<String, (String, Vec<String>)> = self
+            .google
+            .with_mailbox(|mailbox| mailbox.ledger())
+            .into_iter()
+            .map(|entry| (entry.id, (entry.sha256, entry.labels)))
+            .collect();
+        let mut stored = BTreeMap::new();
+        for record in self.records(integration).await {
+            let id = record["external_id"].as_str().unwrap().to_owned();
+            let meta_data = &record["meta_data"];
+            let sha256 = meta_data["sha256"].as_str().unwrap().to_owned();
+            let mut labels: Vec<String> =
+                serde_json::from_value(meta_data["labels"].clone()).unwrap();
+            labels.sort_unstable();
+            let known = everything.get(&id);
+            assert_eq!(
+                known,
+                Some(&(sha256.clone(), labels.clone())),
+                "message {id}"
+            );
+            let before = stored.insert(id.clone(), record["id"].as_str().unwrap().to_owned());
+            assert!(before.is_none(), "message {id} is stored twice");
+        }
+        for id in self.ledger().keys() {
+            assert!(stored.contains_key(id), "message {id} is missing");
+        }
+        let told = self.told(integration).await;
+        for (id, row) in &stored {
+            let last = told
+                .get(row)
+                .unwrap_or_else(|| panic!("no event tells of {id}"));
+            assert_ne!(last, "deleted", "message {id}");
+        }
+        for (row, last) in &told {
+            let live = stored.values().any(|stored| stored == row);
+            assert_eq!(live, last != "deleted", "record {row}: {last}");
+        }
+    }
+
+    /// What events last said of each record of an integration.
+    pub async fn told(&self, integration: &str) -> HashMap<String, String> {
+        let mut told = HashMap::new();
+        for event in self.all("/events").await {
+            if event["subject"] != integration {
+                continue;
+            }
+            for record in event["data"]["records"].as_array().unwrap() {
+                told.insert(
+                    record["id"].as_str().unwrap().to_owned(),
+                    record["change"].as_str().unwrap().to_owned(),
+                );
+            }
+        }
+        told
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// What points the program to a stand-in.
+pub fn variables_for(google: &StandIn, options: &Options) -> HashMap<String, String> {
+    [
+        ("NUCLEUS_HTTP__LISTEN", "127.0.0.1:0".to_owned()),
+        ("NUCLEUS_HTTP__OPERATOR_KEY", OPERATOR_KEY.to_owned()),
+        (
+            "NUCLEUS_SERVICES__GMAIL__API_URL",
+            google.base_url().to_owned(),
+        ),
+        ("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", google.token_url()),
+        ("NUCLEUS_SERVICES__GMAIL__REVOKE_URL", google.revoke_url()),
+        (
+            "NUCLEUS_SERVICES__GMAIL__CLIENT_ID",
+            options.client_id.clone(),
+        ),
+        (
+            "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
+            options.client_secret.clone(),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// Fails unless the counts of a run add up.
+pub fn assert_adds_up(run: &Value) {
+    let counts = &run["counts"];
+    let number = |name: &str| counts[name].as_i64().unwrap();
+    let skipped: i64 = counts["skipped"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|n| n.as_i64().unwrap())
+        .sum();
+    let sum = ["stored", "updated", "unchanged", "deleted", "failed"]
+        .into_iter()
+        .map(number)
+        .sum::<i64>()
+        + skipped;
+    assert_eq!(number("listed"), sum, "{counts}");
+}
