@@ -26,18 +26,20 @@ impl MigrationTrait for Migration {
             // SQLite cannot loosen a column later, so it starts as 003 leaves it elsewhere.
             ("", "(strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now'))", "text")
         };
-        run(
-            manager,
-            &format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-                    version varchar(10) PRIMARY KEY,
-                    description text,
-                    executed_at {time} DEFAULT {now}
-                )",
-                time = t.time,
-            ),
-        )
-        .await?;
+        if !has_migrations_table(manager).await? {
+            run(
+                manager,
+                &format!(
+                    "CREATE TABLE {table} (
+                        version varchar(10) PRIMARY KEY,
+                        description text,
+                        executed_at {time} DEFAULT {now}
+                    )",
+                    time = t.time,
+                ),
+            )
+            .await?;
+        }
         if is_registered(manager).await? {
             return Ok(());
         }
@@ -84,6 +86,18 @@ impl MigrationTrait for Migration {
         run(manager, "DROP TABLE raw_data; DROP TABLE entity").await?;
         unregister(manager, "001").await
     }
+}
+
+/// Asked for, because PostgreSQL refuses even `CREATE TABLE IF NOT EXISTS` to a role that may not
+/// make tables in `public`, which is the default.
+async fn has_migrations_table(manager: &SchemaManager<'_>) -> Result<bool, DbErr> {
+    let sql = if is_postgres(manager) {
+        "SELECT 1 WHERE to_regclass('public.migrations') IS NOT NULL"
+    } else {
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations'"
+    };
+    let row = Statement::from_string(manager.get_database_backend(), sql);
+    Ok(manager.get_connection().query_one_raw(row).await?.is_some())
 }
 
 async fn is_registered(manager: &SchemaManager<'_>) -> Result<bool, DbErr> {

@@ -233,7 +233,8 @@ pub async fn update(
 
 /// Pins another version of the credentials, if the pinned one is still `before`. New credentials
 /// of the owner (`replaced`) may be another account's, so the account has to be asked for again,
-/// and a connection that had ended is active.
+/// and a connection that had ended is active. Whoever holds the right to refresh has no use for it
+/// any more, so it ends; [`release_refresh`] with the generation of before would not find it.
 pub async fn pin_secret(
     tx: &Tx,
     id: IntegrationId,
@@ -244,7 +245,7 @@ pub async fn pin_secret(
 ) -> Result<(), DbError> {
     let changed = Sql::new(
         "UPDATE entity_integrations SET secret_path = $2, updated_at = $3,
-            refresh_generation = refresh_generation + 1,
+            refresh_generation = refresh_generation + 1, refresh_lease_until = NULL,
             account_verified = (account_verified AND NOT $4),
             status = CASE WHEN $4 AND status <> 'inactive' THEN 'active' ELSE status END
          WHERE id = $1 AND coalesce(secret_path, '') = $5",
@@ -396,9 +397,11 @@ pub async fn set_run_result(
 
 /// Integrations whose next run is due, the longest overdue first.
 pub async fn due(db: &Db, now: DateTime<Utc>, limit: u64) -> Result<Vec<Integration>, DbError> {
+    // Spelt out by status, because each has a partial index.
     Sql::new(
         "SELECT * FROM entity_integrations
-         WHERE status IN ('active', 'error') AND next_sync_at <= $1
+         WHERE (status = 'active' AND next_sync_at <= $1)
+            OR (status = 'error' AND next_sync_at <= $1)
          ORDER BY next_sync_at LIMIT $2",
         [now.into(), (limit as i64).into()],
     )

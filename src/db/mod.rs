@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
-    DbBackend, DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -78,13 +78,23 @@ impl From<DbErr> for DbError {
 }
 
 fn is_connection_loss(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
+    match error {
         sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-    )
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_absence(&code)),
+        _ => false,
+    }
+}
+
+/// Whether a database's code for an error means that it is away or too busy. PostgreSQL: class 08,
+/// connection exceptions; 57P01 to 57P03, shutting down or starting up; 53300, too many connections
+/// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>). SQLite: 5, busy, and its extended
+/// codes (<https://www.sqlite.org/rescode.html>).
+fn is_absence(code: &str) -> bool {
+    let absence = ["57P01", "57P02", "57P03", "53300", "5", "261", "517", "773"];
+    absence.contains(&code) || (code.len() == 5 && code.starts_with("08"))
 }
 
 /// A pool of connections to one database.
@@ -109,9 +119,7 @@ impl Db {
         let is_sqlite = url.starts_with("sqlite:");
         if !is_sqlite {
             let setup = Database::connect(options(url, 1)).await?;
-            setup
-                .execute_unprepared("CREATE SCHEMA IF NOT EXISTS dna")
-                .await?;
+            create_schema(&setup).await?;
             setup.close().await?;
         }
         // Every connection to `sqlite::memory:` would be a database of its own.
@@ -136,7 +144,7 @@ impl Db {
             .pool
             .begin_with_options(TransactionOptions {
                 isolation_level: None,
-                access_mode: self.writer.is_none().then_some(AccessMode::ReadWrite),
+                access_mode: None,
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             })
             .await?;
@@ -208,6 +216,24 @@ fn now_ms(conn: &impl ConnectionTrait) -> &'static str {
     match conn.get_database_backend() {
         DbBackend::Postgres => "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
         _ => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)",
+    }
+}
+
+/// Makes schema `dna` where there is none. PostgreSQL refuses even `IF NOT EXISTS` to a role that may
+/// not make schemas, and fails one of two that make it at once.
+async fn create_schema(conn: &DatabaseConnection) -> Result<(), DbError> {
+    let found: Option<i32> = Sql::new("SELECT 1 FROM pg_namespace WHERE nspname = 'dna'", [])
+        .optional(conn)
+        .await?;
+    if found.is_some() {
+        return Ok(());
+    }
+    let created = conn
+        .execute_unprepared("CREATE SCHEMA IF NOT EXISTS dna")
+        .await;
+    match created.map_err(DbError::from) {
+        Ok(_) | Err(DbError::Conflict) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Bringing the schema up to date, and saying whether it is.
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::Database;
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
 
 use super::{Db, DbError, Sql, options};
 
@@ -79,8 +82,9 @@ pub async fn status(db: &Db) -> Result<SchemaStatus, DbError> {
     })
 }
 
-/// Applies what is missing. `url` is that of `db`: changes are made on a connection of their own,
-/// because one that has prepared statements would go on with a stale picture of the schema.
+/// Applies what is missing, all or nothing. `url` is that of `db`: changes are made on a connection
+/// of their own, because one that has prepared statements would go on with a stale picture of the
+/// schema.
 pub async fn migrate(db: &Db, url: &str) -> Result<(), DbError> {
     let found = status(db).await?;
     found.check_not_newer()?;
@@ -91,23 +95,50 @@ pub async fn migrate(db: &Db, url: &str) -> Result<(), DbError> {
         return Ok(Migrator::up(db.reader(), None).await?);
     }
     let conn = Database::connect(options(url, 1)).await?;
-    if db.is_postgres() {
-        Sql::new("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK.into()])
-            .execute(&conn)
-            .await?;
-    }
-    // The lock goes with the connection, whatever happened.
-    let result = Migrator::up(&conn, None).await;
-    conn.close().await?;
-    Ok(result?)
+    let tx = begin_alone(&conn).await?;
+    let result = Migrator::up(&tx, None).await;
+    end(conn, tx, result).await
 }
 
 /// Takes every change back, newest first.
 pub async fn migrate_down(url: &str) -> Result<(), DbError> {
     let conn = Database::connect(options(url, 1)).await?;
-    let result = Migrator::down(&conn, None).await;
-    conn.close().await?;
-    Ok(result?)
+    let tx = begin_alone(&conn).await?;
+    let result = Migrator::down(&tx, None).await;
+    end(conn, tx, result).await
+}
+
+/// Begins a transaction that no other migration runs beside. SQLite has a lock for that, which
+/// `IMMEDIATE` takes; PostgreSQL's is let go with the transaction, whatever happens.
+async fn begin_alone(conn: &DatabaseConnection) -> Result<DatabaseTransaction, DbError> {
+    let tx = conn
+        .begin_with_options(TransactionOptions {
+            isolation_level: None,
+            access_mode: None,
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        })
+        .await?;
+    if tx.get_database_backend() == DbBackend::Postgres {
+        Sql::new("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK.into()])
+            .execute(&tx)
+            .await?;
+    }
+    Ok(tx)
+}
+
+async fn end(
+    conn: DatabaseConnection,
+    tx: DatabaseTransaction,
+    result: Result<(), DbErr>,
+) -> Result<(), DbError> {
+    match result {
+        Ok(()) => tx.commit().await?,
+        Err(error) => {
+            tx.rollback().await?;
+            return Err(error.into());
+        }
+    }
+    Ok(conn.close().await?)
 }
 
 #[derive(sea_orm::FromQueryResult)]

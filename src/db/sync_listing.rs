@@ -104,36 +104,41 @@ pub(super) fn split_labels(labels: Option<&str>) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// The ended runs of which there are rows. It steps from run to run along the key instead of reading
+/// every row: those of a large run under way are many, and this is asked for often.
+const ENDED: &str = "WITH RECURSIVE listed (run_id) AS (
+        SELECT (SELECT run_id FROM sync_listing ORDER BY run_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT s.run_id FROM sync_listing s WHERE s.run_id > listed.run_id
+                ORDER BY s.run_id LIMIT 1)
+        FROM listed WHERE listed.run_id IS NOT NULL)
+    SELECT run_id FROM listed
+    WHERE run_id IS NOT NULL
+      AND NOT EXISTS (SELECT 1 FROM sync_runs r
+                      WHERE r.id = listed.run_id AND r.status IN ('queued', 'running'))";
+
 /// Removes up to `limit` rows of runs that have ended; says how many.
 pub async fn sweep(db: &Db, limit: u64) -> Result<u64, DbError> {
-    // Deleting by key from a bounded selection keeps the transaction short on both databases.
-    let tx = db.begin().await?;
-    let ended: Vec<Ended> = Sql::new(
-        "SELECT l.run_id, l.external_id FROM sync_listing l
-         LEFT JOIN sync_runs r ON r.id = l.run_id
-         WHERE r.id IS NULL OR r.status NOT IN ('queued', 'running') LIMIT $1",
-        [(limit as i64).into()],
-    )
-    .all(&tx.inner)
-    .await?;
+    let ended: Vec<Ended> = Sql::new(ENDED, []).all(db.reader()).await?;
     let mut deleted = 0;
-    for chunk in ended.chunk_by(|a, b| a.run_id == b.run_id) {
-        for part in chunk.chunks(MAX_LIST) {
-            deleted += Sql::new(
-                "DELETE FROM sync_listing WHERE run_id = $1 AND external_id IN ",
-                [part[0].run_id.into()],
-            )
-            .tuple(part.iter().map(|row| row.external_id.clone()))
-            .execute(&tx.inner)
-            .await?;
+    for run in ended {
+        if deleted >= limit {
+            break;
         }
+        let tx = db.begin().await?;
+        deleted += Sql::new(
+            "DELETE FROM sync_listing WHERE run_id = $1 AND external_id IN (
+                SELECT external_id FROM sync_listing WHERE run_id = $1 LIMIT $2)",
+            [run.run_id.into(), ((limit - deleted) as i64).into()],
+        )
+        .execute(&tx.inner)
+        .await?;
+        tx.commit().await?;
     }
-    tx.commit().await?;
     Ok(deleted)
 }
 
 #[derive(FromQueryResult)]
 struct Ended {
     run_id: RunId,
-    external_id: String,
 }

@@ -133,14 +133,15 @@ pub async fn active(tx: &Tx, integration: IntegrationId) -> Result<Option<Run>, 
     row.map(Row::into_run).transpose()
 }
 
-/// Asks a running run for one more pass after it; and passes the operator's confirmation on.
+/// Asks a running run for one more pass after it; and passes the operator's confirmation on. A run
+/// that has ended meanwhile is [`DbError::NotFound`]: what was asked for needs a new run.
 pub async fn ask_again(
     tx: &Tx,
     id: RunId,
     now: DateTime<Utc>,
     confirm_mass_deletion: bool,
 ) -> Result<(), DbError> {
-    Sql::new(
+    let asked = Sql::new(
         "UPDATE sync_runs SET
             again_at = CASE WHEN status = 'running' THEN $2 ELSE again_at END,
             confirm_mass_deletion = (confirm_mass_deletion OR $3)
@@ -148,8 +149,12 @@ pub async fn ask_again(
         [id.into(), now.into(), confirm_mass_deletion.into()],
     )
     .execute(&tx.inner)
-    .await
-    .map(drop)
+    .await?;
+    if asked == 0 {
+        Err(DbError::NotFound)
+    } else {
+        Ok(())
+    }
 }
 
 /// The run, if `scope` may see it.
@@ -398,32 +403,28 @@ pub async fn cancel(
     id: RunId,
     now: DateTime<Utc>,
 ) -> Result<String, DbError> {
-    let status: String = Sql::new("SELECT status FROM sync_runs WHERE id = $1", [id.into()])
-        .owned_by(scope)
-        .optional(&tx.inner)
-        .await?
-        .ok_or(DbError::NotFound)?;
-    match status.as_str() {
-        "queued" => {
-            Sql::new(
-                "UPDATE sync_runs SET status = 'cancelled', finished_at = $2
-                 WHERE id = $1 AND status = 'queued'",
-                [id.into(), now.into()],
-            )
-            .execute(&tx.inner)
-            .await?;
+    // One statement, because a worker may claim the run between a look and a write.
+    let status: Option<String> = Sql::new(
+        "UPDATE sync_runs SET cancel_requested = true,
+            status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
+            finished_at = CASE WHEN status = 'queued' THEN $2 ELSE finished_at END
+         WHERE id = $1 AND status IN ('queued', 'running')",
+        [id.into(), now.into()],
+    )
+    .owned_by(scope)
+    .push(" RETURNING status")
+    .optional(&tx.inner)
+    .await?;
+    match status.as_deref() {
+        Some("cancelled") => Ok("queued".to_owned()),
+        Some(_) => Ok("running".to_owned()),
+        None => {
+            Sql::new("SELECT status FROM sync_runs WHERE id = $1", [id.into()])
+                .owned_by(scope)
+                .scalar(&tx.inner)
+                .await
         }
-        "running" => {
-            Sql::new(
-                "UPDATE sync_runs SET cancel_requested = true WHERE id = $1",
-                [id.into()],
-            )
-            .execute(&tx.inner)
-            .await?;
-        }
-        _ => {}
     }
-    Ok(status)
 }
 
 /// A run whose holder is gone.

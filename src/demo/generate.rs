@@ -60,7 +60,7 @@ pub fn mailbox(count: usize, seed: u64) -> Mailbox {
             thread: None,
             internal_date_ms: Some(mail.date * 1000),
             labels: mail.labels,
-            raw: Raw::Bytes(mail.raw.into()),
+            raw: Raw::Bytes(mail.raw.into_boxed_slice().into()),
         });
     }
     mailbox

@@ -13,14 +13,13 @@ use base64::{
     Engine,
     engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     faults::{Method, message_of},
-    mailbox::{
-        HistoryKind, HistoryRecord, ListQuery, Mailbox, Message, Position, SYSTEM_LABELS, hex,
-        parse_hex,
-    },
+    history_api,
+    mailbox::{ListQuery, Mailbox, Message, SYSTEM_LABELS, parse_hex},
+    page_token::PageToken,
     payload,
 };
 
@@ -69,7 +68,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn of(code: u16, reason: &'static str) -> Self {
+    /// With Google's usual words.
+    pub(super) fn of(code: u16, reason: &'static str) -> Self {
         Self {
             code,
             reason,
@@ -77,7 +77,8 @@ impl Refused {
         }
     }
 
-    fn argument(message: impl Into<Cow<'static, str>>) -> Self {
+    /// 400 `invalidArgument`.
+    pub(super) fn argument(message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code: 400,
             reason: "invalidArgument",
@@ -87,17 +88,20 @@ impl Refused {
 }
 
 impl Call {
-    fn first(&self, name: &str) -> Option<&str> {
+    /// The first value of a parameter.
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
         let pair = self.query.iter().find(|(own, _)| own == name)?;
         Some(&pair.1)
     }
 
-    fn all<'c>(&'c self, name: &'c str) -> impl Iterator<Item = &'c str> {
+    /// Every value of a parameter.
+    pub(super) fn all<'c>(&'c self, name: &'c str) -> impl Iterator<Item = &'c str> {
         let named = self.query.iter().filter(move |(own, _)| own == name);
         named.map(|(_, value)| value.as_str())
     }
 
-    fn page_size(&self, manner: &Manner) -> Result<usize, Refused> {
+    /// How many items a page holds.
+    pub(super) fn page_size(&self, manner: &Manner) -> Result<usize, Refused> {
         let asked = match self.first("maxResults") {
             None => DEFAULT_PAGE,
             Some(text) => text.parse::<usize>().map_err(|_| {
@@ -132,7 +136,7 @@ pub fn answer(call: &Call, mailbox: &Mutex<Mailbox>, manner: &Manner) -> Result<
         Method::MessagesList => list(call, &locked, manner),
         Method::MessagesGet => get(call, locked, manner),
         Method::AttachmentsGet => attachment(call, locked, manner),
-        Method::HistoryList => history(call, &locked, manner),
+        Method::HistoryList => history_api::list(call, &locked, manner),
         Method::LabelsList => Ok(labels(&locked)),
         // The OAuth endpoints are not Gmail's; they never come here.
         Method::Token | Method::Revoke => Err(Refused::of(404, "notFound")),
@@ -296,156 +300,6 @@ fn attachment(
     Ok(body.into_bytes())
 }
 
-fn history(call: &Call, mailbox: &Mailbox, manner: &Manner) -> Result<Vec<u8>, Refused> {
-    let start = call
-        .first("startHistoryId")
-        .ok_or_else(|| Refused::argument("Missing required parameter: startHistoryId"))?
-        .parse::<u64>()
-        .map_err(|_| Refused::argument("Invalid value for startHistoryId"))?;
-    let mut kinds = Vec::new();
-    for name in call.all("historyTypes") {
-        kinds.push(match name {
-            "messageAdded" => HistoryKind::MessageAdded,
-            "messageDeleted" => HistoryKind::MessageDeleted,
-            "labelAdded" => HistoryKind::LabelAdded,
-            "labelRemoved" => HistoryKind::LabelRemoved,
-            other => {
-                let message = format!("Invalid value at 'history_types' (TYPE_ENUM), {other:?}");
-                return Err(Refused::argument(message));
-            }
-        });
-    }
-    let records = mailbox
-        .history_since(start)
-        .map_err(|_| Refused::of(404, "notFound"))?;
-    let after = match call.first("pageToken") {
-        Some(token) => PageToken::History.read(token, manner)?.id,
-        None => start,
-    };
-    let limit = call.page_size(manner)?;
-    let label = call.first("labelId");
-    let mut shown = Vec::new();
-    let mut last = after;
-    let mut more = false;
-    for record in records.iter().filter(|record| record.id > after) {
-        let Some(json) = history_record(record, &kinds, label) else {
-            continue;
-        };
-        if shown.len() == limit {
-            more = true;
-            break;
-        }
-        shown.push(json);
-        last = record.id;
-    }
-    let mut body = Map::new();
-    if !shown.is_empty() {
-        body.insert("history".to_owned(), shown.into());
-    }
-    if more {
-        let position = Position {
-            internal_date_ms: 0,
-            id: last,
-        };
-        let token = PageToken::History.write(position, manner);
-        body.insert("nextPageToken".to_owned(), token.into());
-    }
-    let current = mailbox.history_id().to_string();
-    body.insert("historyId".to_owned(), current.into());
-    Ok(Value::from(body).to_string().into_bytes())
-}
-
-/// A record with the changes asked for; none if there are none of them.
-fn history_record(
-    record: &HistoryRecord,
-    kinds: &[HistoryKind],
-    label: Option<&str>,
-) -> Option<Value> {
-    let mut json = json!({"id": record.id.to_string(), "messages": []});
-    let mut any = false;
-    for change in &record.changes {
-        if !kinds.is_empty() && !kinds.contains(&change.kind) {
-            continue;
-        }
-        if label.is_some_and(|label| !change.labels.iter().any(|own| &**own == label)) {
-            continue;
-        }
-        let mut message = json!({"id": hex(change.message), "threadId": hex(change.thread)});
-        let short = message.clone();
-        if !change.labels.is_empty() {
-            let labels: Vec<&str> = change.labels.iter().map(|label| &**label).collect();
-            message["labelIds"] = json!(labels);
-        }
-        let mut entry = json!({"message": message});
-        if !change.changed.is_empty() {
-            let changed: Vec<&str> = change.changed.iter().map(|label| &**label).collect();
-            entry["labelIds"] = json!(changed);
-        }
-        let key = match change.kind {
-            HistoryKind::MessageAdded => "messagesAdded",
-            HistoryKind::MessageDeleted => "messagesDeleted",
-            HistoryKind::LabelAdded => "labelsAdded",
-            HistoryKind::LabelRemoved => "labelsRemoved",
-        };
-        push_to(&mut json, key, entry);
-        if !any {
-            push_to(&mut json, "messages", short);
-        }
-        any = true;
-    }
-    any.then_some(json)
-}
-
-fn push_to(object: &mut Value, key: &str, item: Value) {
-    match &mut object[key] {
-        Value::Array(items) => items.push(item),
-        other => *other = json!([item]),
-    }
-}
-
-/// Which list a page token belongs to.
-#[derive(Debug, Clone, Copy)]
-enum PageToken {
-    Message,
-    History,
-}
-
-impl PageToken {
-    fn mark(self) -> [u8; 4] {
-        match self {
-            Self::Message => *b"pgM1",
-            Self::History => *b"pgH1",
-        }
-    }
-
-    fn write(self, position: Position, manner: &Manner) -> String {
-        let mut bytes = [0; 24];
-        bytes[..4].copy_from_slice(&self.mark());
-        bytes[4..8].copy_from_slice(&manner.generation.to_be_bytes());
-        bytes[8..16].copy_from_slice(&position.internal_date_ms.to_be_bytes());
-        bytes[16..].copy_from_slice(&position.id.to_be_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn read(self, token: &str, manner: &Manner) -> Result<Position, Refused> {
-        let refused = || Refused::argument("Invalid pageToken");
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
-        let bytes: [u8; 24] = bytes.try_into().map_err(|_| refused())?;
-        let mut halves = [[0; 8]; 3];
-        for (half, chunk) in halves.iter_mut().zip(bytes.chunks_exact(8)) {
-            half.copy_from_slice(chunk);
-        }
-        let [head, date, id] = halves;
-        if head[..4] != self.mark() || head[4..] != manner.generation.to_be_bytes() {
-            return Err(refused());
-        }
-        Ok(Position {
-            internal_date_ms: i64::from_be_bytes(date),
-            id: u64::from_be_bytes(id),
-        })
-    }
-}
-
 fn encode(body: &mut String, bytes: &[u8], padded: bool) {
     let engine = if padded { &URL_SAFE } else { &URL_SAFE_NO_PAD };
     engine.encode_string(bytes, body);
@@ -469,6 +323,7 @@ fn write_json_text(body: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mailbox::Position;
     use super::*;
 
     const MANNER: Manner = Manner {
@@ -636,62 +491,6 @@ mod tests {
         let mut other = call(Method::GetProfile, None, &[]);
         other.user = "you@example.com".to_owned();
         assert_eq!(asked(&mailbox, &other).unwrap_err().code, 403);
-        let stale = Manner {
-            generation: 1,
-            ..MANNER
-        };
-        let position = Position {
-            internal_date_ms: 1,
-            id: 1,
-        };
-        let token = PageToken::Message.write(position, &MANNER);
-        assert_eq!(PageToken::Message.read(&token, &MANNER), Ok(position));
-        assert!(PageToken::Message.read(&token, &stale).is_err());
-    }
-
-    #[test]
-    fn history_is_typed_paged_and_silent_when_nothing_changed() {
-        let mailbox = ten();
-        let start = mailbox.lock().unwrap().history_id();
-        let text = start.to_string();
-        let all = [("startHistoryId", text.as_str())];
-        let nothing = asked(&mailbox, &call(Method::HistoryList, None, &all)).unwrap();
-        assert_eq!(nothing, json!({"historyId": text}));
-
-        let id = mailbox.lock().unwrap().ids()[0].clone();
-        mailbox
-            .lock()
-            .unwrap()
-            .relabel(&id, &["STARRED"], &["INBOX"]);
-        mailbox.lock().unwrap().delete(&id);
-        let query = [("startHistoryId", text.as_str()), ("maxResults", "1")];
-        let first = asked(&mailbox, &call(Method::HistoryList, None, &query)).unwrap();
-        let message = json!({"id": id, "threadId": id, "labelIds": ["STARRED"]});
-        let record = &first["history"][0];
-        assert_eq!(first["history"].as_array().unwrap().len(), 1);
-        assert_eq!(
-            record["labelsAdded"],
-            json!([{"message": message, "labelIds": ["STARRED"]}])
-        );
-        assert_eq!(
-            record["labelsRemoved"],
-            json!([{"message": message, "labelIds": ["INBOX"]}])
-        );
-        assert_eq!(record["messages"], json!([{"id": id, "threadId": id}]));
-        let token = first["nextPageToken"].as_str().unwrap();
-        let query = [query[0], query[1], ("pageToken", token)];
-        let second = asked(&mailbox, &call(Method::HistoryList, None, &query)).unwrap();
-        assert_eq!(
-            second["history"][0]["messagesDeleted"],
-            json!([{"message": message}])
-        );
-        assert!(second.get("nextPageToken").is_none());
-        let current = mailbox.lock().unwrap().history_id().to_string();
-        assert_eq!(second["historyId"], current.as_str());
-
-        let query = [all[0], ("historyTypes", "messageAdded")];
-        let added = asked(&mailbox, &call(Method::HistoryList, None, &query)).unwrap();
-        assert!(added.get("history").is_none());
     }
 
     #[test]

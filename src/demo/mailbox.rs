@@ -577,9 +577,9 @@ mod tests {
             let page = mailbox.list(&query).0;
             page.into_iter().map(|p| hex(p.id)).collect::<Vec<_>>()
         };
-        assert_eq!(list(&[], false), [inbox.clone()]);
+        assert_eq!(list(&[], false), std::slice::from_ref(&inbox));
         assert_eq!(list(&[], true), [trash, spam.clone(), inbox]);
-        assert_eq!(list(&["SPAM"], false), [spam.clone()]);
+        assert_eq!(list(&["SPAM"], false), std::slice::from_ref(&spam));
         assert_eq!(list(&["SPAM", "UNREAD"], true), [spam]);
         assert!(list(&["UNREAD"], false).is_empty());
     }

@@ -90,7 +90,7 @@ pub fn read(path: &Path, email_address: &str, seed: u64) -> Result<Mailbox, Mbox
             thread: headers.thread,
             internal_date_ms: Some(internal_date_ms),
             labels,
-            raw: Raw::Bytes(contents.into()),
+            raw: Raw::Bytes(contents.into_boxed_slice().into()),
         });
     }
     Ok(mailbox)

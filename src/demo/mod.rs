@@ -8,11 +8,13 @@
 //!
 //! - [`mailbox`]: Gmail's state: messages, labels, the history log and what is still kept of it.
 //! - [`arrival`]: a message on its way in, and what is read off it.
-//! - [`generate`] and [`letters`]: a realistic mailbox out of a seed, and cheap mail for benchmarks.
+//! - [`generate`] and [`letters`], with `odd_letters`: a realistic mailbox out of a seed, and cheap
+//!   mail for benchmarks.
 //! - [`mbox`]: a person's own mail as that state.
 //! - [`google`]: the server, its controls and its request log.
 //! - `routes`: its paths.
-//! - [`gmail_api`] and [`payload`]: what Gmail answers, a mailbox given.
+//! - [`gmail_api`], with `history_api`, `page_token` and [`payload`]: what Gmail answers, a
+//!   mailbox given.
 //! - [`grants`]: the token endpoint: refresh, revoke, which access tokens are good.
 //! - [`quota`]: the units a user may spend in a minute.
 //! - [`faults`]: everything that may go wrong, by script or by chance.
@@ -24,9 +26,12 @@ pub mod generate;
 pub mod gmail_api;
 pub mod google;
 pub mod grants;
+mod history_api;
 pub mod letters;
 pub mod mailbox;
 pub mod mbox;
+mod odd_letters;
+mod page_token;
 pub mod payload;
 pub mod quota;
 mod routes;

@@ -61,9 +61,7 @@ pub fn respond(mut answer: Answer, fault: Option<Fault>, clock: &Arc<dyn Clock>)
         }
         Some(Fault::ResetConnection) => {
             let half = answer.body.slice(..answer.body.len() / 2);
-            let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
-            let pieces = stream::iter([Ok(half), broken]);
-            (whole, Body::from_stream(pieces))
+            (whole, broken_after(half))
         }
         Some(Fault::Slow { bytes_per_second }) => {
             (whole, slow(answer.body, bytes_per_second, clock.clone()))
@@ -86,6 +84,20 @@ pub fn respond(mut answer: Answer, fault: Option<Fault>, clock: &Arc<dyn Clock>)
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// These bytes, and then the connection breaks.
+fn broken_after(sent: Bytes) -> Body {
+    let pieces = stream::unfold(Some(sent), |left| async move {
+        if let Some(bytes) = left {
+            return Some((Ok(bytes), None));
+        }
+        // The server sends what it has while it waits, so that the client sees the beginning.
+        tokio::task::yield_now().await;
+        let broken = io::Error::from(io::ErrorKind::ConnectionReset);
+        Some((Err(broken), None))
+    });
+    Body::from_stream(pieces)
 }
 
 /// `body` in pieces with pauses between them, by the clock.

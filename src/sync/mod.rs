@@ -113,8 +113,13 @@ pub async fn request_in(
         return Err(RequestError::NotSyncable(status));
     }
     if let Some(active) = sync_run::active(tx, id).await? {
-        sync_run::ask_again(tx, active.run_id, now, request.confirm_mass_deletion).await?;
-        return Ok(active);
+        let confirm = request.confirm_mass_deletion;
+        match sync_run::ask_again(tx, active.run_id, now, confirm).await {
+            Ok(()) => return Ok(active),
+            // It ended in between; a new one is made.
+            Err(DbError::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let has_cursor = sync_cursor::exists(tx, id).await?;
     let run = sync_run::NewRun {

@@ -8,10 +8,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::*;
-use crate::demo::{
-    generate,
-    quota::{QuotaEnforcement, RefusalStyle},
+use super::{
+    super::{generate, quota::RefusalStyle},
+    *,
 };
 
 /// A clock that moves when it is told to, and by waiting on it.

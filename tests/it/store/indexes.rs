@@ -1,0 +1,222 @@
+//! Frequent statements find their rows by index in PostgreSQL. The functions themselves run, on
+//! well-filled tables, and the server's own count of index scans is read.
+
+use nucleus::{
+    db::{
+        Db, Slicing, gap, integration,
+        integration::Filter,
+        outbox, raw_data, sync_listing,
+        sync_run::{self, WorkerId},
+    },
+    domain::{RunId, sync::Scope},
+};
+
+use super::{super::db::TestDb, at, connect_gmail, strings};
+
+/// Runs `body` on a connection of its own and asserts that it scanned `index`.
+async fn uses(test: &TestDb, index: &str, body: impl AsyncFnOnce(&Db)) {
+    let before = scans(test, index).await;
+    let db = Db::connect(&test.url, 1).await.unwrap();
+    body(&db).await;
+    // What a connection counted is told when it ends, at the latest.
+    db.close().await.unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND application_name = 'nucleus-index-test'";
+    while test.number(running).await > 0 {}
+    let after = scans(test, index).await;
+    assert!(after > before, "{index} was not used");
+}
+
+async fn scans(test: &TestDb, index: &str) -> i64 {
+    test.number(&format!(
+        "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = '{index}'"
+    ))
+    .await
+}
+
+/// Enough rows that reading a whole table costs more than an index does.
+const ROWS: &str = "
+    INSERT INTO entity (id, name) SELECT gen_random_uuid(), 'e' FROM generate_series(1, 500);
+    INSERT INTO entity_integrations (id, entity_id, service_name, credential_type, status,
+            next_sync_at, scopes, config, sync_settings, meta_data, created_at, updated_at)
+        SELECT gen_random_uuid(), entity.id, service, 'oauth2',
+            CASE WHEN random() < 0.1 THEN 'error' ELSE 'active' END,
+            timestamptz '2026-09-21' + random() * interval '365 days',
+            '[]', '{}', '{}', '{}', now(), now()
+        FROM entity, unnest(ARRAY['gmail', 'github', 'slack', 'notion', 'spotify']) AS service;
+    INSERT INTO raw_data (id, entity_id, integration_id, external_id, data_type, meta_data)
+        SELECT gen_random_uuid(), entity_id, id, 'm' || number, 'email', '{}'
+        FROM entity_integrations, generate_series(1, 12) AS number;
+    INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by, mode,
+            status, counts, requested_at, lease_until)
+        SELECT gen_random_uuid(), id, entity_id, service_name, 'sync', 'schedule', 'full',
+            CASE number WHEN 1 THEN (ARRAY['queued', 'running'])[1 + random()::int]
+                ELSE 'success' END, '{}', now(), 9e15
+        FROM entity_integrations, generate_series(1, 4) AS number
+        WHERE number > 1 OR random() < 0.01;
+    INSERT INTO sync_listing (run_id, external_id, outcome)
+        SELECT id, 'm' || number, 'stored'
+        FROM (SELECT id FROM sync_runs LIMIT 5) AS run, generate_series(1, 4000) AS number;
+    INSERT INTO sync_gaps (integration_id, external_id, reason, detail, attempts, given_up, run_id,
+            first_failed_at, last_failed_at)
+        SELECT id, 'm1', 'fetch_failed', '', 1, false, gen_random_uuid(), now(), now()
+        FROM entity_integrations;
+    INSERT INTO outbox (id, topic, event_type, entity_id, integration_id, service_name, data,
+            created_at, state, available_at, published_at, position)
+        SELECT gen_random_uuid(), 'nucleus-dna-analysis', 'x', gen_random_uuid(),
+            gen_random_uuid(), 'gmail', '{}', now(), 'published', 0,
+            timestamptz '2026-09-21' + number * interval '1 minute', number
+        FROM generate_series(1, 8000) AS number;
+    INSERT INTO outbox (id, topic, event_type, entity_id, integration_id, service_name, data,
+            created_at, state, available_at)
+        SELECT gen_random_uuid(), 'nucleus-sync-requests', 'x', gen_random_uuid(),
+            gen_random_uuid(), 'gmail', '{}', now(), 'pending', 9e15
+        FROM generate_series(1, 200) AS number";
+
+/// A well-filled database, at an address by which its connections can be told from the test's own.
+async fn database() -> TestDb {
+    let mut test = TestDb::postgres().await;
+    test.sql(ROWS).await;
+    test.sql("ANALYZE").await;
+    test.url.push_str("?application_name=nucleus-index-test");
+    test
+}
+
+#[tokio::test]
+async fn schedules_and_integrations_are_found_by_index() {
+    let test = database().await;
+    for index in [
+        "entity_integrations_next_sync_at",
+        "entity_integrations_next_retry_at",
+    ] {
+        uses(&test, index, async |db| {
+            integration::due(db, at(1), 5).await.unwrap();
+        })
+        .await;
+    }
+    let row = connect_gmail(&test.db).await;
+    uses(&test, "entity_integrations_pkey", async |db| {
+        integration::find(db, Scope::Entity(row.entity_id), row.id)
+            .await
+            .unwrap();
+    })
+    .await;
+    let page = Slicing {
+        after: None,
+        limit: 5,
+    };
+    uses(&test, "entity_integrations_pkey", async |db| {
+        integration::list(db, Scope::Operator, &Filter::default(), page)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_and_events_are_found_by_index() {
+    let test = database().await;
+    let row = connect_gmail(&test.db).await;
+    let tx = test.db.begin().await.unwrap();
+    let request = super::request(&row, RunId::new());
+    outbox::append_sync_request(&tx, &request, at(0), at(0))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    uses(&test, "outbox_pending", async |db| {
+        let leased = outbox::lease_sync_request(db, WorkerId::new(), at(1))
+            .await
+            .unwrap();
+        assert!(leased.is_some());
+    })
+    .await;
+    uses(&test, "outbox_leased", async |db| {
+        let tx = db.begin().await.unwrap();
+        outbox::free_abandoned(&tx, false).await.unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+    for scope in [Scope::Operator, Scope::Entity(row.entity_id)] {
+        uses(&test, "outbox_position", async |db| {
+            outbox::events_after(db, scope, 0, 50).await.unwrap();
+        })
+        .await;
+    }
+    uses(&test, "outbox_position", async |db| {
+        outbox::purge(db, at(1), 50).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_are_found_by_index() {
+    let test = database().await;
+    let row = connect_gmail(&test.db).await;
+    let ids = strings(&["m1", "m2"]);
+    uses(&test, "raw_data_external_id", async |db| {
+        raw_data::stored_ids(db, row.id, &ids).await.unwrap();
+    })
+    .await;
+    uses(&test, "raw_data_external_id", async |db| {
+        let tx = db.begin().await.unwrap();
+        raw_data::lookup(&tx, row.id, &ids).await.unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+    let page = Slicing {
+        after: None,
+        limit: 5,
+    };
+    uses(&test, "raw_data_integration_id", async |db| {
+        raw_data::list(db, Scope::Operator, row.id, false, page)
+            .await
+            .unwrap();
+    })
+    .await;
+    uses(&test, "raw_data_former_integration_id", async |db| {
+        let tx = db.begin().await.unwrap();
+        raw_data::adopt(&tx, row.id, row.id, 5).await.unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runs_and_what_they_leave_are_found_by_index() {
+    let test = database().await;
+    let row = connect_gmail(&test.db).await;
+    uses(&test, "sync_runs_one_active", async |db| {
+        let tx = db.begin().await.unwrap();
+        sync_run::active(&tx, row.id).await.unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+    uses(&test, "sync_runs_one_active", async |db| {
+        sync_run::count_active(db).await.unwrap();
+    })
+    .await;
+    uses(&test, "sync_runs_lease_until", async |db| {
+        let tx = db.begin().await.unwrap();
+        sync_run::free_abandoned(&tx, false).await.unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+    let page = Slicing {
+        after: None,
+        limit: 5,
+    };
+    uses(&test, "sync_runs_integration_id", async |db| {
+        sync_run::list(db, Scope::Operator, row.id, page)
+            .await
+            .unwrap();
+    })
+    .await;
+    uses(&test, "sync_listing_pkey", async |db| {
+        sync_listing::sweep(db, 50).await.unwrap();
+    })
+    .await;
+    uses(&test, "sync_gaps_pkey", async |db| {
+        gap::open(db, row.id, RunId::new(), 50).await.unwrap();
+    })
+    .await;
+}

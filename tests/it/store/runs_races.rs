@@ -1,0 +1,126 @@
+//! Runs that several processes reach for at the same moment.
+
+use futures_util::future::join_all;
+use nucleus::{
+    db::{Db, DbError, sync_run},
+    domain::sync::{RunStatus, Scope},
+};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, TransactionTrait};
+
+use super::{
+    super::db::{TestDb, both},
+    add_run, at, claim, connect_gmail, new_run, run_status,
+};
+
+/// Waits until a statement in the test's database waits for a lock.
+async fn until_somebody_waits(test: &TestDb) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while test.number(waiting).await == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_64_claims_at_once_one_wins() {
+    both(async |test| {
+        let row = connect_gmail(&test.db).await;
+        // Two pools stand for two processes.
+        let other = Db::connect(&test.url, 16).await.unwrap();
+        for round in 1..=3 {
+            let run = match round {
+                1 => add_run(&test.db, &row).await,
+                _ => {
+                    test.sql("UPDATE sync_runs SET lease_until = 1").await;
+                    let tx = test.db.begin().await.unwrap();
+                    let active = sync_run::active(&tx, row.id).await.unwrap().unwrap();
+                    active.run_id
+                }
+            };
+            let pools = [&test.db, &other];
+            let claims = join_all((0..64).map(|index| claim(pools[index % 2], run))).await;
+            let won: Vec<i64> = claims.into_iter().flatten().map(|won| won.fence).collect();
+            assert_eq!(won, [round]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_16_inserts_at_once_one_wins() {
+    both(async |test| {
+        let row = connect_gmail(&test.db).await;
+        let inserts = join_all((0..16).map(|_| async {
+            let tx = test.db.begin().await?;
+            sync_run::insert(&tx, &new_run(&row)).await?;
+            tx.commit().await
+        }))
+        .await;
+        let won = inserts.iter().filter(|result| result.is_ok()).count();
+        let lost = inserts
+            .iter()
+            .filter(|result| matches!(result, Err(DbError::Conflict)))
+            .count();
+        assert_eq!((won, lost), (1, 15));
+    })
+    .await;
+}
+
+/// SQLite has one writer, so this can only happen in PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_claimed_while_it_is_cancelled_is_told_so() {
+    let test = TestDb::postgres().await;
+    let run = add_run(&test.db, &connect_gmail(&test.db).await).await;
+    let mut options = ConnectOptions::new(&test.url);
+    options.set_schema_search_path("dna");
+    let claimer = Database::connect(options).await.unwrap();
+    let claiming = claimer.begin().await.unwrap();
+    claiming
+        .execute_unprepared("UPDATE sync_runs SET status = 'running', fence = 1, lease_until = 1")
+        .await
+        .unwrap();
+    let tx = test.db.begin().await.unwrap();
+    let cancelling = async {
+        let status = sync_run::cancel(&tx, Scope::Operator, run, at(2))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        status
+    };
+    let committing = async {
+        until_somebody_waits(&test).await;
+        claiming.commit().await.unwrap();
+    };
+    let (status, ()) = tokio::join!(cancelling, committing);
+    assert_eq!(status, "running");
+    assert_eq!(run_status(&test.db, run).await, "running");
+    assert!(sync_run::cancel_requested(&test.db, run).await.unwrap());
+}
+
+/// SQLite has one writer, so this can only happen in PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_asked_for_while_the_run_ends_is_not_lost_in_silence() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    let run = add_run(&test.db, &row).await;
+    let claimed = claim(&test.db, run).await.unwrap();
+    let ending = test.db.begin().await.unwrap();
+    let held = sync_run::fence(&ending, run, claimed.fence).await.unwrap();
+    assert_eq!(held.again_at, None);
+    let asking = async {
+        let tx = test.db.begin().await.unwrap();
+        let active = sync_run::active(&tx, row.id).await.unwrap().unwrap();
+        assert_eq!(active.status, "running");
+        sync_run::ask_again(&tx, run, at(2), false).await
+    };
+    let finishing = async {
+        until_somebody_waits(&test).await;
+        sync_run::finish(&ending, run, RunStatus::Success, 0, None, at(3))
+            .await
+            .unwrap();
+        ending.commit().await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(asking, finishing);
+    assert!(matches!(asked, Err(DbError::NotFound)), "{asked:?}");
+    add_run(&test.db, &row).await;
+}

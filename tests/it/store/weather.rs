@@ -1,0 +1,165 @@
+//! Bad weather: a crowd of writers on one file, a server that cuts its connections.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nucleus::{
+    db::{Db, DbError, outbox, raw_data, sync_run},
+    domain::sync::{Counts, Mode},
+};
+use tokio::time::timeout;
+
+use super::{
+    super::db::{CONNECTIONS, TestDb},
+    add_run, at, changed, claim, connect_gmail, new_row, store,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_writers_over_two_pools_share_one_file() {
+    let test = TestDb::sqlite().await;
+    let other = Db::connect(&test.url, CONNECTIONS).await.unwrap();
+    let write = async |db: &Db| -> Result<(), DbError> {
+        let row = connect_gmail(db).await;
+        let run = add_run(db, &row).await;
+        let claimed = claim(db, run).await.unwrap();
+        let source = outbox::Source {
+            entity_id: row.entity_id,
+            integration_id: row.id,
+            service_name: "gmail".into(),
+            run_id: Some(run),
+        };
+        for batch in 0..25 {
+            let tx = db.begin().await?;
+            // A look before the first write: what a deferred transaction fails at.
+            sync_run::active(&tx, row.id).await?;
+            sync_run::fence(&tx, run, claimed.fence).await?;
+            let ids: Vec<String> = (0..4).map(|index| format!("{batch}-{index}")).collect();
+            raw_data::lookup(&tx, row.id, &ids).await?;
+            let rows = ids.iter().map(|id| new_row(&row, id, &["INBOX"])).collect();
+            raw_data::upsert(&tx, row.entity_id, row.id, rows, at(batch)).await?;
+            sync_run::save_progress(&tx, run, Mode::Full, &Counts::default(), batch, 1).await?;
+            outbox::append_dna_events(&tx, &source, changed(4), at(batch)).await?;
+            tx.commit().await?;
+            raw_data::stored_ids(db, row.id, &ids).await?;
+        }
+        Ok(())
+    };
+    let pools = [&test.db, &other];
+    for result in join_all((0..8).map(|index| write(pools[index % 2]))).await {
+        result.unwrap();
+    }
+    assert_eq!(test.count("raw_data").await, 8 * 25 * 4);
+    assert_eq!(outbox::positions(&other).await.unwrap().position, 8 * 25);
+    assert_eq!(test.column("PRAGMA journal_mode").await, ["wal"]);
+    assert_eq!(test.column("PRAGMA integrity_check").await, ["ok"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_not_held_up_by_a_writer() {
+    let test = TestDb::sqlite().await;
+    let row = connect_gmail(&test.db).await;
+    store(&test.db, &row, &["m1"]).await;
+    let tx = test.db.begin().await.unwrap();
+    let rows = vec![new_row(&row, "m2", &[])];
+    raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1))
+        .await
+        .unwrap();
+    let ids = super::strings(&["m1", "m2"]);
+    let reading = raw_data::stored_ids(&test.db, row.id, &ids);
+    let found = timeout(Duration::from_secs(5), reading)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.len(), 1, "what is not committed is not seen");
+    tx.commit().await.unwrap();
+    let found = raw_data::stored_ids(&test.db, row.id, &ids).await.unwrap();
+    assert_eq!(found.len(), 2);
+}
+
+/// Cuts every connection to the test's database but the one that asks for it.
+async fn cut(test: &TestDb) {
+    test.number(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_connections_are_replaced() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    store(&test.db, &row, &["m1"]).await;
+    for _ in 0..5 {
+        // Fill the pool, so that every connection in it is cut.
+        for ping in join_all((0..CONNECTIONS).map(|_| test.db.ping())).await {
+            ping.unwrap();
+        }
+        cut(&test).await;
+        for _ in 0..3 {
+            match raw_data::has_any(&test.db, row.id).await {
+                Ok(found) => assert!(found),
+                Err(DbError::Unavailable(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(raw_data::has_any(&test.db, row.id).await.unwrap());
+        store(&test.db, &row, &["m1"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_connection_is_cut_says_that_the_database_is_away() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    let write = async |id: &str| {
+        let tx = test.db.begin().await?;
+        let rows = vec![new_row(&row, id, &[])];
+        raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1)).await?;
+        cut(&test).await;
+        let rows = vec![new_row(&row, "second", &[])];
+        raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1)).await?;
+        tx.commit().await
+    };
+    let refused: Result<(), DbError> = write("first").await;
+    assert!(
+        matches!(refused, Err(DbError::Unavailable(_))),
+        "{refused:?}"
+    );
+
+    let tx = test.db.begin().await.unwrap();
+    let rows = vec![new_row(&row, "third", &[])];
+    raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1))
+        .await
+        .unwrap();
+    cut(&test).await;
+    let refused = tx.commit().await;
+    assert!(
+        matches!(refused, Err(DbError::Unavailable(_))),
+        "{refused:?}"
+    );
+
+    assert!(!raw_data::has_any(&test.db, row.id).await.unwrap());
+    store(&test.db, &row, &["m1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_there_is_unavailable() {
+    // A port that was free a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let url = format!("postgres://nobody@127.0.0.1:{port}/none");
+    let refused = Db::connect(&url, 1).await.map(drop);
+    assert!(
+        matches!(refused, Err(DbError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let refused = Db::connect("sqlite:/nonexistent/folder/nucleus.db", 1)
+        .await
+        .map(drop);
+    assert!(
+        matches!(refused, Err(DbError::Unavailable(_))),
+        "{refused:?}"
+    );
+}
