@@ -1,7 +1,13 @@
 //! Taking a page: what is stored already is only noted, what is not is fetched, understood and
 //! written by the batch. Fetching, understanding and writing go on beside each other.
 
-use std::{collections::HashSet, pin::pin, time::Duration};
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use fail::fail_point;
 use futures_util::StreamExt;
@@ -183,7 +189,7 @@ async fn fetch_and_write(
     ids: Vec<String>,
     cursor: Option<Cursor>,
 ) -> Result<(), Stop> {
-    let connector = std::sync::Arc::clone(&active.service.connector);
+    let connector = Arc::clone(&active.service.connector);
     let access = active.access.clone();
     let (cancelled, shutdown) = (active.cancelled.clone(), active.shutdown.clone());
     let integration = active.claim.integration_id;
@@ -194,7 +200,7 @@ async fn fetch_and_write(
     let fetching = async move {
         // It must go when fetching ends, so that what follows ends too.
         let fetched = fetched;
-        let memory = std::sync::Arc::new(tokio::sync::Semaphore::new(BYTES_AHEAD));
+        let memory = Arc::new(tokio::sync::Semaphore::new(BYTES_AHEAD));
         let mut items = connector.fetch(&access, ids);
         loop {
             let item = tokio::select! {
@@ -207,7 +213,7 @@ async fn fetch_and_write(
             let permit = match &what {
                 Fetched::Raw(raw) => {
                     let share = raw.body.len().clamp(1, BYTES_AHEAD) as u32;
-                    std::sync::Arc::clone(&memory)
+                    Arc::clone(&memory)
                         .acquire_many_owned(share)
                         .await
                         .ok()
@@ -221,7 +227,7 @@ async fn fetch_and_write(
             }
         }
     };
-    let connector = std::sync::Arc::clone(&active.service.connector);
+    let connector = Arc::clone(&active.service.connector);
     let understanding = understand(
         connector,
         integration,
@@ -230,9 +236,9 @@ async fn fetch_and_write(
         ready,
     );
     let writing = write_ready(active, ready_rx);
-    let (fetched, understood, written) = tokio::join!(fetching, understanding, writing);
-    let last = written?;
-    understood?;
+    // A failed write ends the rest at once; a failed fetch lets what came before it be written.
+    let fetching = async { Ok::<_, Stop>(fetching.await) };
+    let (fetched, (), last) = tokio::try_join!(fetching, understanding, writing)?;
     match fetched {
         Ok(()) => write(active, last, cursor).await,
         Err(stop) => {
@@ -245,7 +251,7 @@ async fn fetch_and_write(
 
 /// Turns what was fetched into entries, several at a time, on a thread that may be busy.
 async fn understand(
-    connector: std::sync::Arc<dyn Connector>,
+    connector: Arc<dyn Connector>,
     integration: IntegrationId,
     include_spam_trash: bool,
     mut fetched: mpsc::Receiver<Fetching>,
@@ -254,7 +260,7 @@ async fn understand(
     let mut items = Vec::with_capacity(UNDERSTOOD_TOGETHER);
     while fetched.recv_many(&mut items, UNDERSTOOD_TOGETHER).await > 0 {
         let taken = std::mem::replace(&mut items, Vec::with_capacity(UNDERSTOOD_TOGETHER));
-        let connector = std::sync::Arc::clone(&connector);
+        let connector = Arc::clone(&connector);
         let understood = tokio::task::spawn_blocking(move || {
             taken
                 .into_iter()
@@ -264,10 +270,9 @@ async fn understand(
         .await;
         let understood = match understood {
             Ok(understood) => understood,
-            // A panic of a parser. The run's attempts bound how often it may happen.
             Err(error) => {
                 return Err(Stop::Db(DbError::Schema(format!(
-                    "a parser failed: {error}"
+                    "a blocking task failed: {error}"
                 ))));
             }
         };
@@ -296,10 +301,15 @@ fn ready_entry(
                 body,
                 large: None,
             };
-            let entry = match connector.normalize(&raw, integration, include_spam_trash) {
-                Ok(Normalized::Record(record)) => Entry::Store(record),
-                Ok(Normalized::Skipped(reason)) => Entry::Skip(id, reason),
-                Err(error) => Entry::Fail(id, error.to_string()),
+            // A message that makes a parser panic must not keep the others from being stored.
+            let normalized = catch_unwind(AssertUnwindSafe(|| {
+                connector.normalize(&raw, integration, include_spam_trash)
+            }));
+            let entry = match normalized {
+                Ok(Ok(Normalized::Record(record))) => Entry::Store(record),
+                Ok(Ok(Normalized::Skipped(reason))) => Entry::Skip(id, reason),
+                Ok(Err(error)) => Entry::Fail(id, error.to_string()),
+                Err(_) => Entry::Fail(id, "the parser panicked".to_owned()),
             };
             Ready {
                 entry,
