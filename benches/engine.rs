@@ -5,7 +5,10 @@
 //! system's accounting of the program's process; the stand-in's CPU time is shown beside it, because
 //! both share the machine.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot go on should stop"
+)]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 #![expect(clippy::disallowed_methods, reason = "real time is what is measured")]
 
@@ -35,7 +38,10 @@ fn main() {
         return runtime().block_on(stand_in(count));
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let largest = match arguments.iter().position(|argument| argument == "--messages") {
+    let largest = match arguments
+        .iter()
+        .position(|argument| argument == "--messages")
+    {
         Some(at) => arguments[at + 1].parse().unwrap(),
         None => 100_000,
     };
@@ -43,14 +49,22 @@ fn main() {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// The stand-in's process: a line for each answer, a line for each command.
 async fn stand_in(count: u64) {
-    let options = Options { log_requests: false, ..Options::default() };
+    let options = Options {
+        log_requests: false,
+        ..Options::default()
+    };
     let mailbox = generate::bench_mailbox(count, SIZE);
-    let google = StandIn::start(mailbox, options, Arc::new(SystemClock)).await.unwrap();
+    let google = StandIn::start(mailbox, options, Arc::new(SystemClock))
+        .await
+        .unwrap();
     println!("{}", google.base_url());
     for command in std::io::stdin().lines() {
         match command.unwrap().as_str() {
@@ -70,10 +84,15 @@ async fn stand_in(count: u64) {
 
 fn requests(google: &StandIn) -> usize {
     use nucleus::demo::Method;
-    [Method::GetProfile, Method::MessagesList, Method::MessagesGet, Method::HistoryList]
-        .into_iter()
-        .map(|method| google.served(method))
-        .sum()
+    [
+        Method::GetProfile,
+        Method::MessagesList,
+        Method::MessagesGet,
+        Method::HistoryList,
+    ]
+    .into_iter()
+    .map(|method| google.served(method))
+    .sum()
 }
 
 /// The stand-in as the measuring process sees it.
@@ -93,7 +112,11 @@ impl Google {
             .unwrap();
         let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
         let base_url = answers.next().unwrap().unwrap();
-        Self { child, answers, base_url }
+        Self {
+            child,
+            answers,
+            base_url,
+        }
     }
 
     /// Gives a command; the answer is how many requests were served so far.
@@ -132,9 +155,15 @@ impl Nucleus {
             .env("NUCLEUS_HTTP__OPERATOR_KEY", OPERATOR_KEY)
             .env("NUCLEUS_TELEMETRY__FILTER", "warn")
             .env("NUCLEUS_SERVICES__GMAIL__API_URL", &google.base_url)
-            .env("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", format!("{}/token", google.base_url))
+            .env(
+                "NUCLEUS_SERVICES__GMAIL__TOKEN_URL",
+                format!("{}/token", google.base_url),
+            )
             .env("NUCLEUS_SERVICES__GMAIL__CLIENT_ID", &options.client_id)
-            .env("NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET", &options.client_secret)
+            .env(
+                "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
+                &options.client_secret,
+            )
             .env("NUCLEUS_SERVICES__GMAIL__QUOTA", "off")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -147,7 +176,13 @@ impl Nucleus {
             .unwrap();
         let http = reqwest::Client::new();
         while http.get(format!("{url}/readyz")).send().await.is_err() {}
-        Self { child, url, http, start_up: started.elapsed(), _folder: folder }
+        Self {
+            child,
+            url,
+            http,
+            start_up: started.elapsed(),
+            _folder: folder,
+        }
     }
 
     async fn call(&self, method: &str, path: &str, body: Value) -> Value {
@@ -162,12 +197,18 @@ impl Nucleus {
             .unwrap();
         let status = response.status();
         let body = response.bytes().await.unwrap();
-        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        assert!(
+            status.is_success(),
+            "{path}: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
         serde_json::from_slice(&body).unwrap()
     }
 
     async fn connect(&self) -> String {
-        let entity = self.call("POST", "/entities", json!({"name": "Benchmark"})).await;
+        let entity = self
+            .call("POST", "/entities", json!({"name": "Benchmark"}))
+            .await;
         let body = json!({
             "entity_id": entity["id"],
             "service_name": "gmail",
@@ -205,7 +246,12 @@ impl Drop for Nucleus {
 /// CPU seconds a process has used, by the kernel's accounting; a tick is 10 ms.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
     ticks / 100.0
 }
@@ -213,13 +259,18 @@ fn cpu_seconds(pid: u32) -> f64 {
 /// The most memory a process has had, in megabytes of 1,000,000 bytes.
 fn peak_megabytes(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
     let kibibytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kibibytes * 1024.0 / 1e6
 }
 
 async fn measure(largest: u64) {
-    println!("| messages of 8 KB | messages/s | CPU s per 1,000 | stand-in's CPU s per 1,000 | peak MB |");
+    println!(
+        "| messages of 8 KB | messages/s | CPU s per 1,000 | stand-in's CPU s per 1,000 | peak MB |"
+    );
     println!("|---:|---:|---:|---:|---:|");
     for count in [1_000, MESSAGES, largest] {
         full_sync(count).await;
@@ -231,8 +282,10 @@ async fn full_sync(count: u64) {
     let google = Google::start(count);
     let nucleus = Nucleus::start(&google).await;
     let integration = nucleus.connect().await;
-    let (before, google_before) =
-        (cpu_seconds(nucleus.child.id()), cpu_seconds(google.child.id()));
+    let (before, google_before) = (
+        cpu_seconds(nucleus.child.id()),
+        cpu_seconds(google.child.id()),
+    );
     let (run, elapsed) = nucleus.sync(&integration).await;
     let cpu = cpu_seconds(nucleus.child.id()) - before;
     let google_cpu = cpu_seconds(google.child.id()) - google_before;
@@ -258,14 +311,24 @@ async fn second_syncs() {
     let mut served = google.tell("requests");
     let units = first["quota_units"].as_u64().unwrap();
     println!("| first, 1,000 messages | {units} | {served} | |");
-    for (name, command) in [("second, nothing new", "requests"), ("second, 10 new", "arrive")] {
+    for (name, command) in [
+        ("second, nothing new", "requests"),
+        ("second, 10 new", "arrive"),
+    ] {
         google.tell(command);
         let (run, elapsed) = nucleus.sync(&integration).await;
         let now = google.tell("requests");
         let units = run["quota_units"].as_u64().unwrap();
-        println!("| {name} | {units} | {} | {} |", now - served, elapsed.as_millis());
+        println!(
+            "| {name} | {units} | {} | {} |",
+            now - served,
+            elapsed.as_millis()
+        );
         served = now;
     }
     println!();
-    println!("Start-up, from the process's start to the first 200 of /readyz on a fresh folder: {} ms.", nucleus.start_up.as_millis());
+    println!(
+        "Start-up, from the process's start to the first 200 of /readyz on a fresh folder: {} ms.",
+        nucleus.start_up.as_millis()
+    );
 }

@@ -1,49 +1,316 @@
-//! Local stand-in, replaced when merged.
+//! One raw RFC 5322 message in, one [`ParsedEmail`] and its warnings out.
+//!
+//! Pure: no I/O, no clock, no state. It never fails and never panics: what a message does not say is absent, what
+//! had to be cut or guessed is a [`Warning`]. Every loop is bounded by a constant of this file, and the two parsers
+//! beneath (mail-parser, ammonia) only see input that `guard` and `scan` found harmless. It must not fetch, unpack
+//! or execute anything a mail contains.
+//!
+//! Reading order: `guard` (what the parser may see) → `headers` → `body` (which part is the text, attachments) →
+//! `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`.
+
+mod body;
+#[cfg(test)]
+mod corpus_tests;
+mod guard;
+mod headers;
+mod html;
+mod layout;
+mod notes;
+mod reply;
+mod scan;
+mod style;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
+use mail_parser::{HeaderName, Message, MessageParser, PartType};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Stand-in.
-#[derive(Debug, Clone, Copy)]
-pub enum Warning {}
+use crate::domain::time::rfc3339;
 
-/// Stand-in.
-#[derive(Debug)]
+/// Longest raw message that is read, in bytes; what follows is left out. Gmail's own cap for one message is lower.
+pub const MAX_RAW_BYTES: usize = 64 << 20;
+/// Longest header block of a message that is read, in bytes.
+pub const MAX_HEADER_BYTES: usize = 256 << 10;
+/// Longest value of one header field or file name that is kept, in bytes.
+pub const MAX_FIELD_BYTES: usize = 8 << 10;
+/// Most people of one address field that are kept.
+pub const MAX_MAILBOXES: usize = 1_000;
+/// Most message ids of `In-Reply-To` or `References`, and most `Authentication-Results`, that are kept.
+pub const MAX_IDS: usize = 500;
+/// Most attachments that are described.
+pub const MAX_ATTACHMENTS: usize = 1_000;
+/// Most body parts that are joined to one text.
+pub const MAX_BODY_PARTS: usize = 200;
+/// Longest readable text, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Longest HTML that is sanitised, in bytes; a longer one gives text only.
+pub const MAX_HTML_BYTES: usize = 1 << 20;
+/// Deepest open elements, and most formatting elements left open, of HTML that is sanitised: tree building takes
+/// more than linear time in both.
+pub const MAX_HTML_DEPTH: usize = 256;
+/// Most attributes of one HTML element: a tree builder compares each with each.
+pub const MAX_HTML_ATTRIBUTES: usize = 128;
+/// Most things of HTML tables that a tree builder has to move out of the table, each past all earlier ones.
+pub const MAX_HTML_MISPLACED: usize = 2_000;
+/// Most bytes × characters to escape in the texts of HTML, some tenths of a second at worst: html5ever's serialiser
+/// takes that product.
+pub const MAX_HTML_ESCAPE_WORK: usize = 1 << 32;
+/// Longest link target that is written into the text, in bytes; longer ones are tracking codes and stay in the HTML.
+pub const MAX_LINK_BYTES: usize = 300;
+
+/// What a mail says, cleaned and bounded. No string holds a NUL.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ParsedEmail {
-    /// Text.
+    /// Readable text: NFC, LF line ends, no control characters, without hidden text.
     pub text: String,
-    /// Date.
+    /// Subject, decoded.
+    pub subject: Option<String>,
+    /// Authors.
+    pub from: Vec<Mailbox>,
+    /// Recipients.
+    pub to: Vec<Mailbox>,
+    /// Recipients of copies.
+    pub cc: Vec<Mailbox>,
+    /// Recipients of blind copies (only in mail one sent).
+    pub bcc: Vec<Mailbox>,
+    /// Where answers shall go.
+    pub reply_to: Vec<Mailbox>,
+    /// The Date field, as the sender wrote it.
     pub date: Option<DateTime<Utc>>,
-    /// Warnings.
+    /// Message-ID without angle brackets.
+    pub message_id: Option<String>,
+    /// Message ids of In-Reply-To without angle brackets.
+    pub in_reply_to: Vec<String>,
+    /// Message ids of References, oldest first, without angle brackets.
+    pub references: Vec<String>,
+    /// The identifier of List-Id (RFC 2919), without its description.
+    pub list_id: Option<String>,
+    /// Auto-Submitted (RFC 3834).
+    pub auto_submitted: Option<String>,
+    /// Every Authentication-Results field, topmost first. Only those of the receiving provider may be believed.
+    pub authentication_results: Vec<String>,
+    /// Everything that is not the body.
+    pub attachments: Vec<Attachment>,
+    /// Sanitised HTML, where the mail had HTML that could be sanitised in bounded time.
+    pub html: Option<String>,
+    /// `text` without quotes and signature. None where there is neither: it would be `text` itself.
+    pub reply_text: Option<String>,
+    /// Where the first quoted text begins (its introduction included), in bytes of `text`.
+    pub quote_offset: Option<usize>,
+    /// Where the sender's signature begins (its delimiter included), in bytes of `text`.
+    pub signature_offset: Option<usize>,
+    /// SHA-256 of the raw message, lower-case hex.
+    pub sha256: String,
+    /// Length of the raw message, in bytes.
+    pub size_bytes: u64,
+    /// What was cut, guessed or left out; one a code.
     pub warnings: Vec<Warning>,
-    subject: Option<String>,
-    sha256: String,
-    size: usize,
+}
+
+/// A person or list of an address field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mailbox {
+    /// Display name, decoded.
+    pub name: Option<String>,
+    /// Address, as written.
+    pub address: Option<String>,
+}
+
+/// What is known of an attachment; its content is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// File name without a path; for an unnamed attached message its subject.
+    pub filename: Option<String>,
+    /// Media type, lower-case, without parameters.
+    pub mime_type: String,
+    /// Decoded length, in bytes.
+    pub size_bytes: u64,
+    /// Content-ID without angle brackets, by which HTML refers to it.
+    pub content_id: Option<String>,
+}
+
+/// Something a reader of the record should know about how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// What happened.
+    pub code: WarningCode,
+    /// The particulars, for people.
+    pub detail: String,
+}
+
+/// Kinds of warnings; their snake_case names are part of the stored record and stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarningCode {
+    /// No header was found; the text is the raw input.
+    NotAMessage,
+    /// A parser beneath gave up on this input.
+    ParserFailed,
+    /// Longer than [`MAX_RAW_BYTES`].
+    LimitRawBytes,
+    /// A header block longer than [`MAX_HEADER_BYTES`].
+    LimitHeaderBytes,
+    /// A field longer than [`MAX_FIELD_BYTES`].
+    LimitFieldBytes,
+    /// More than [`MAX_MAILBOXES`] people in a field.
+    LimitMailboxes,
+    /// More than [`MAX_IDS`] ids or results.
+    LimitIds,
+    /// More nested or parallel parts than can be read in bounded time.
+    LimitParts,
+    /// More than [`MAX_ATTACHMENTS`] attachments.
+    LimitAttachments,
+    /// More text than [`MAX_TEXT_BYTES`].
+    LimitTextBytes,
+    /// More HTML than [`MAX_HTML_BYTES`].
+    LimitHtmlBytes,
+    /// HTML nested or malformed beyond what is sanitised; `html` is absent.
+    LimitHtmlDepth,
+    /// HTML that changes each time it is sanitised; `html` is absent.
+    HtmlUnstable,
+    /// Text that a reader would not have seen was left out.
+    HiddenText,
+    /// Zero-width, tag or direction-changing characters were left out.
+    InvisibleCharacters,
+    /// NUL bytes were left out.
+    NulBytes,
+    /// Text was not in the charset it claims, or claims none that is known.
+    CharsetFallback,
+    /// A part was not in the transfer encoding it claims, or ended early.
+    TransferEncoding,
+    /// The Date field is none.
+    DateUnparsable,
+}
+
+/// Collects warnings, one a code, so that a hostile mail cannot make the list long.
+#[derive(Debug, Default)]
+struct Warnings(Vec<Warning>);
+
+impl Warnings {
+    fn add(&mut self, code: WarningCode, detail: impl Into<String>) {
+        if self.0.iter().any(|known| known.code == code) {
+            return;
+        }
+        let detail = detail.into();
+        self.0.push(Warning { code, detail });
+    }
+}
+
+/// Only the fields that are read are parsed; the rest is skipped.
+static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
+    MessageParser::new()
+        .with_minimal_headers()
+        .with_message_ids()
+        .header_raw(HeaderName::ListId)
+        .header_raw(HeaderName::AutoSubmitted)
+        .header_raw(HeaderName::AuthenticationResults)
+        .default_header_ignore()
+});
+
+/// Reads a raw message. Never fails: what cannot be read is absent and named in the warnings.
+pub fn parse(raw: &[u8]) -> ParsedEmail {
+    let mut warnings = Warnings::default();
+    let mut email = ParsedEmail {
+        sha256: hex(&Sha256::digest(raw)),
+        size_bytes: raw.len() as u64,
+        ..ParsedEmail::default()
+    };
+    let input = guard::prepare(raw, &mut warnings);
+    // The parser promises not to panic; a worker's life should not hang on that promise.
+    match catch_unwind(AssertUnwindSafe(|| PARSER.parse(input.as_ref()))) {
+        Ok(Some(message)) if is_message(&message) => {
+            headers::read(&message, &mut email, &mut warnings);
+            body::read(&message, &mut email, &mut warnings);
+            dismantle(message);
+        }
+        Ok(_) => {
+            let lossy = String::from_utf8_lossy(&input);
+            email.text = text::finish(&lossy, &mut warnings);
+            warnings.add(WarningCode::NotAMessage, "no header field was found");
+        }
+        Err(_) => {
+            let lossy = String::from_utf8_lossy(&input);
+            email.text = text::finish(&lossy, &mut warnings);
+            warnings.add(
+                WarningCode::ParserFailed,
+                "the message parser gave up; the text is the raw message",
+            );
+        }
+    }
+    let cut = reply::split(&email.text);
+    email.reply_text = cut.reply_text;
+    email.quote_offset = cut.quote_offset;
+    email.signature_offset = cut.signature_offset;
+    email.warnings = warnings.0;
+    email
 }
 
 impl ParsedEmail {
-    /// Stand-in.
+    /// The keys of an e-mail's `meta_data` that come from the message itself; absent is null.
     pub fn meta_data(&self) -> Value {
-        json!({"subject": self.subject, "date": self.date.map(crate::domain::time::rfc3339),
-            "sha256": self.sha256, "size_bytes": self.size, "warnings": []})
+        json!({
+            "subject": self.subject,
+            "from": self.from,
+            "to": self.to,
+            "cc": self.cc,
+            "bcc": self.bcc,
+            "reply_to": self.reply_to,
+            "date": self.date.map(rfc3339),
+            "message_id": self.message_id,
+            "in_reply_to": self.in_reply_to,
+            "references": self.references,
+            "list_id": self.list_id,
+            "auto_submitted": self.auto_submitted,
+            "authentication_results": self.authentication_results,
+            "attachments": self.attachments,
+            "html": self.html,
+            "reply_text": self.reply_text,
+            "quote_offset": self.quote_offset,
+            "signature_offset": self.signature_offset,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "warnings": self.warnings,
+        })
     }
 }
 
-/// Stand-in.
-pub fn parse(raw: &[u8]) -> ParsedEmail {
-    let message = mail_parser::MessageParser::default().parse(raw);
-    let message = message.as_ref();
-    ParsedEmail {
-        text: message
-            .and_then(|m| m.body_text(0))
-            .map(|t| t.into_owned())
-            .unwrap_or_default(),
-        date: message
-            .and_then(|m| m.date())
-            .and_then(|d| DateTime::from_timestamp(d.to_timestamp(), 0)),
-        warnings: vec![],
-        subject: message.and_then(|m| m.subject()).map(str::to_owned),
-        sha256: format!("{:x}", Sha256::digest(raw)),
-        size: raw.len(),
+/// Whether the parser found more than lines it took for headers: a known field or a body.
+fn is_message(message: &Message<'_>) -> bool {
+    message.parts.len() > 1
+        || message
+            .headers()
+            .iter()
+            .any(|header| !header.name.is_other())
+        || message.root_part().raw_body_offset() < message.root_part().raw_end_offset()
+}
+
+/// Drops a message level by level: the compiler's own drop recurses once a nested message and would overflow the
+/// stack on thousands of them.
+fn dismantle(message: Message<'_>) {
+    let mut levels = vec![message];
+    while let Some(level) = levels.pop() {
+        for part in level.parts {
+            if let PartType::Message(nested) = part.body {
+                levels.push(nested);
+            }
+        }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
 }

@@ -213,10 +213,7 @@ async fn fetch_and_write(
             let permit = match &what {
                 Fetched::Raw(raw) => {
                     let share = raw.body.len().clamp(1, BYTES_AHEAD) as u32;
-                    Arc::clone(&memory)
-                        .acquire_many_owned(share)
-                        .await
-                        .ok()
+                    Arc::clone(&memory).acquire_many_owned(share).await.ok()
                 }
                 _ => None,
             };

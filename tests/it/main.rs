@@ -3,6 +3,7 @@
 
 mod db;
 mod harness;
+mod papers;
 mod store;
 mod syncing;
 mod tidy;
