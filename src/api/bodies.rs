@@ -270,13 +270,13 @@ impl Check {
     /// other could refresh them.
     fn client(&mut self, fields: &mut Map<String, Value>, client: Option<&OAuthConfig>) {
         let configured_id = client.and_then(|client| client.client_id.as_deref());
-        if let Some(id) = self.plain(fields, "client_id") {
-            if Some(id.as_str()) != configured_id {
-                self.refuse(
-                    "credentials.client_id",
-                    "is not the configured client: only tokens issued to that one can be refreshed",
-                );
-            }
+        if let Some(id) = self.plain(fields, "client_id")
+            && Some(id.as_str()) != configured_id
+        {
+            self.refuse(
+                "credentials.client_id",
+                "is not the configured client: only tokens issued to that one can be refreshed",
+            );
         }
         if let Some(uri) = self.plain(fields, "token_uri") {
             let configured = client.map(|client| &client.token_url);

@@ -59,17 +59,17 @@ impl FromRequestParts<Arc<App>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let token = bearer_token(&parts.headers).ok_or(ApiError::Unauthorized)?;
-        if let Some(operator_key) = &app.operator_key {
-            if bool::from(
+        if let Some(operator_key) = &app.operator_key
+            && bool::from(
                 token
                     .as_bytes()
                     .ct_eq(operator_key.expose_secret().as_bytes()),
-            ) {
-                return Ok(Self {
-                    scope: Scope::Operator,
-                    name: "operator".to_owned(),
-                });
-            }
+            )
+        {
+            return Ok(Self {
+                scope: Scope::Operator,
+                name: "operator".to_owned(),
+            });
         }
         if !keys::is_well_formed(token) {
             return Err(ApiError::Unauthorized);

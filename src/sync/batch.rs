@@ -182,7 +182,10 @@ impl<'a> State<'a> {
                 Outcome::Skipped(reason)
             }
             Entry::Fail(_, detail) => self.fail(tx, &id, &detail).await?,
-            Entry::Labelled(_, label) => return Ok(self.labelled(id, label)),
+            Entry::Labelled(_, label) => {
+                self.labelled(id, label);
+                return Ok(());
+            }
         };
         self.settle(id, outcome);
         Ok(())
@@ -200,10 +203,11 @@ impl<'a> State<'a> {
         self.settled.insert(id.clone());
         let known = self.stored.get(&id);
         let live = known.filter(|stored| !stored.deleted);
-        if let Some(live) = live {
-            if live.content_hash == record.content_hash && live.labels == record.labels {
-                return Outcome::Unchanged;
-            }
+        let same = |live: &Stored| {
+            live.content_hash == record.content_hash && live.labels == record.labels
+        };
+        if live.is_some_and(same) {
+            return Outcome::Unchanged;
         }
         let (outcome, change) = match live {
             Some(_) => (Outcome::Updated, Change::Updated),

@@ -335,17 +335,17 @@ impl Active<'_> {
     /// The account must be the one whose records are here; a first one brings the records that an
     /// earlier connection of it left behind.
     async fn accept_account(&mut self, name: &str) -> Result<(), Stop> {
-        if let Some(known) = &self.integration.account {
-            if known != name {
-                return Err(Stop::Connector(ConnectorError::Rejected {
-                    code: "account_mismatch",
-                    detail: format!(
-                        "the credentials are those of {name}, but this integration holds the \
+        if let Some(known) = &self.integration.account
+            && known != name
+        {
+            return Err(Stop::Connector(ConnectorError::Rejected {
+                code: "account_mismatch",
+                detail: format!(
+                    "the credentials are those of {name}, but this integration holds the \
                          records of {known}: give it credentials of {known}, or connect {name} \
                          as an integration of another entity"
-                    ),
-                }));
-            }
+                ),
+            }));
         }
         let now = self.engine.clock.now();
         loop {

@@ -1,5 +1,9 @@
 //! The one integration test binary: the program as a whole, on real parts.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on should stop, and real clocks and clients are its business"
+)]
 
 mod db;
 mod harness;

@@ -93,6 +93,13 @@ const IMPORTS_OF_FILES: Table = &[
     ("cli/demo", &["api", "worker", "demo"]),
 ];
 
+/// Files that only tests compile.
+fn is_for_tests(path: &str) -> bool {
+    ["/tests.rs", "_tests.rs", "/testing.rs"]
+        .iter()
+        .any(|end| path.ends_with(end))
+}
+
 /// What only one place may use, and the beginnings of the paths that are that place.
 const PLACES: Table = &[
     ("sea_orm", &["db/"]),
@@ -155,6 +162,9 @@ fn the_architecture_document_names_every_file() {
         .unwrap_or_else(|error| panic!("ARCHITECTURE.md: {error}"));
     let mut violations = Vec::new();
     for (path, _) in sources("src") {
+        if is_for_tests(&path) {
+            continue;
+        }
         let name = name_in_document(&path);
         if !names(&document, &name) {
             violations.push(format!("src/{path}: ARCHITECTURE.md does not name {name}"));
@@ -165,7 +175,7 @@ fn the_architecture_document_names_every_file() {
 
 fn forbidden_imports(path: &str, source: &str) -> Vec<String> {
     let room = room(path);
-    if matches!(room, "main" | "lib") || path.ends_with("/tests.rs") {
+    if matches!(room, "main" | "lib") || is_for_tests(path) {
         return Vec::new();
     }
     let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == room) else {
@@ -190,7 +200,7 @@ fn forbidden_imports(path: &str, source: &str) -> Vec<String> {
 }
 
 fn forbidden_crates(path: &str, source: &str) -> Vec<String> {
-    if path.ends_with("/tests.rs") {
+    if is_for_tests(path) {
         return Vec::new();
     }
     let code = code_only(production(source));

@@ -106,6 +106,10 @@ impl ApiClient {
         Self::with_deadline(REQUEST_DEADLINE)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the place where calls to services are made"
+    )]
     fn with_deadline(deadline: Duration) -> Result<Self, ClientSetupError> {
         // An error only says that the process has a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,7 +1,5 @@
 //! The governor under a clock that jumps.
 
-#![expect(clippy::print_stdout, reason = "a randomised test shows its seed")]
-
 use std::collections::VecDeque;
 
 use futures_util::future::join_all;
