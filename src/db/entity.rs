@@ -38,15 +38,7 @@ pub async fn list(db: &Db, scope: Scope, slicing: Slicing) -> Result<Slice<Entit
     if let Scope::Entity(entity) = scope {
         sql = sql.push(" AND id = ").bind(entity);
     }
-    if let Some(after) = slicing.after {
-        sql = sql.push(" AND id < ").bind(after);
-    }
-    let rows = sql
-        .push(" ORDER BY id DESC LIMIT ")
-        .bind(slicing.limit as i64 + 1)
-        .all(db.reader())
-        .await?;
-    Ok(Slice::cut(rows, slicing.limit))
+    sql.slice(slicing, db.reader()).await
 }
 
 /// Whether there is such an entity.

@@ -171,15 +171,7 @@ pub async fn list(
     if let Some(status) = filter.status {
         sql = sql.push(" AND status = ").bind(status.as_str());
     }
-    if let Some(after) = slicing.after {
-        sql = sql.push(" AND id < ").bind(after);
-    }
-    let rows = sql
-        .push(" ORDER BY id DESC LIMIT ")
-        .bind(slicing.limit as i64 + 1)
-        .all(db.reader())
-        .await?;
-    Ok(Slice::cut(rows, slicing.limit))
+    sql.slice(slicing, db.reader()).await
 }
 
 /// What an owner changes; what is absent stays.

@@ -519,13 +519,5 @@ pub async fn list(
     if !deleted {
         sql = sql.push(" AND deleted_at IS NULL");
     }
-    if let Some(after) = slicing.after {
-        sql = sql.push(" AND id < ").bind(after);
-    }
-    let rows = sql
-        .push(" ORDER BY id DESC LIMIT ")
-        .bind(slicing.limit as i64 + 1)
-        .all(db.reader())
-        .await?;
-    Ok(Slice::cut(rows, slicing.limit))
+    sql.slice(slicing, db.reader()).await
 }

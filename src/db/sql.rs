@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::DbError;
+use super::{DbError, Slice, Slicing};
 use crate::domain::{ids::Id, sync::Scope};
 
 /// A statement under construction.
@@ -59,6 +59,22 @@ impl Sql {
             Scope::Operator => self,
             Scope::Entity(entity) => self.push(" AND entity_id = ").bind(entity),
         }
+    }
+
+    /// Ends a list that is read by id, newest first: one row more than asked for tells whether more
+    /// follow. The statement must already have a condition.
+    pub(super) async fn slice<R: FromQueryResult>(
+        mut self,
+        slicing: Slicing,
+        conn: &impl ConnectionTrait,
+    ) -> Result<Slice<R>, DbError> {
+        if let Some(after) = slicing.after {
+            self = self.push(" AND id < ").bind(after);
+        }
+        let sql = self
+            .push(" ORDER BY id DESC LIMIT ")
+            .bind(slicing.limit as i64 + 1);
+        Ok(Slice::cut(sql.all(conn).await?, slicing.limit))
     }
 
     /// Runs the statement and says how many rows it changed.

@@ -173,24 +173,18 @@ pub async fn list(
     integration: IntegrationId,
     slicing: Slicing,
 ) -> Result<Slice<Run>, DbError> {
-    let mut sql = Sql::new(
+    let rows: Slice<Row> = Sql::new(
         "SELECT * FROM sync_runs WHERE integration_id = $1",
         [integration.into()],
     )
-    .owned_by(scope);
-    if let Some(after) = slicing.after {
-        sql = sql.push(" AND id < ").bind(after);
-    }
-    let rows: Vec<Row> = sql
-        .push(" ORDER BY id DESC LIMIT ")
-        .bind(slicing.limit as i64 + 1)
-        .all(db.reader())
-        .await?;
-    let runs = rows
-        .into_iter()
-        .map(Row::into_run)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Slice::cut(runs, slicing.limit))
+    .owned_by(scope)
+    .slice(slicing, db.reader())
+    .await?;
+    let items = rows.items.into_iter().map(Row::into_run);
+    Ok(Slice {
+        items: items.collect::<Result<_, _>>()?,
+        more: rows.more,
+    })
 }
 
 /// A run that this worker holds.

@@ -138,9 +138,7 @@ pub(super) fn print_where_to_look(client: &Client, integration: &str) {
         "  curl -H 'Authorization: Bearer {key}' '{url}/events?limit=2'"
     ));
     say("");
-    say(
-        "The same with your own account: `nucleus up`, then README.md, \"Connect your own Gmail\".",
-    );
+    say("The same with your own account: `nucleus up`, then README.md, \"Run it\".");
 }
 
 fn count(value: &Value, field: &str) -> u64 {
