@@ -3,14 +3,13 @@
 //! SeaORM and sqlx are used here and in the migrations, nowhere else. Work is claimed by conditional
 //! updates and the number of rows they changed, never by row locks, which SQLite does not have.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
     DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 pub mod api_key;
@@ -32,6 +31,8 @@ use sql::Sql;
 
 /// How long a connection may be waited for, and a lock that another process holds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pages that a SQLite connection keeps, in KiB (a negative number, as SQLite wants it).
+const CACHE_KIBIBYTES: &str = "-1024";
 /// SQLite allows 32,766 variables a statement and PostgreSQL 65,535; lists longer than this are cut
 /// into several statements.
 const MAX_LIST: usize = 500;
@@ -97,81 +98,81 @@ fn is_absence(code: &str) -> bool {
     absence.contains(&code) || (code.len() == 5 && code.starts_with("08"))
 }
 
-/// A pool of connections to one database.
+/// Connections to one database.
 #[derive(Clone)]
 pub struct Db {
-    pool: DatabaseConnection,
-    /// SQLite has one writer at a time. Waiting here is fair and costs nothing; waiting in SQLite
-    /// is neither.
-    writer: Option<Arc<Mutex<()>>>,
+    readers: DatabaseConnection,
+    /// On SQLite one connection: it has one writer at a time, waiting for a connection is fair where
+    /// waiting for SQLite's lock is not, and prepared statements are kept once. On PostgreSQL the
+    /// same pool as the readers.
+    writers: DatabaseConnection,
 }
 
 /// A writing transaction. Dropping it rolls it back.
 pub struct Tx {
     inner: DatabaseTransaction,
-    _writer: Option<OwnedMutexGuard<()>>,
 }
 
 impl Db {
     /// Connects to `sqlite:…` or `postgres://…`. A SQLite file is made where there is none; the
     /// PostgreSQL schema `dna` likewise.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self, DbError> {
-        let is_sqlite = url.starts_with("sqlite:");
-        if !is_sqlite {
+        if !url.starts_with("sqlite:") {
             let setup = Database::connect(options(url, 1)).await?;
             create_schema(&setup).await?;
             setup.close().await?;
+            let pool = Database::connect(options(url, max_connections)).await?;
+            return Ok(Self {
+                readers: pool.clone(),
+                writers: pool,
+            });
         }
+        let writers = Database::connect(options(url, 1)).await?;
         // Every connection to `sqlite::memory:` would be a database of its own.
-        let in_memory = url.contains(":memory:");
-        let pool =
-            Database::connect(options(url, if in_memory { 1 } else { max_connections })).await?;
-        Ok(Self {
-            pool,
-            writer: is_sqlite.then(Arc::default),
-        })
+        let readers = match url.contains(":memory:") {
+            true => writers.clone(),
+            false => Database::connect(options(url, max_connections)).await?,
+        };
+        Ok(Self { readers, writers })
     }
 
     /// Begins a writing transaction. It must not be held across network calls or parsing.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        let writer = match &self.writer {
-            Some(writer) => Some(Arc::clone(writer).lock_owned().await),
-            None => None,
-        };
         // A deferred transaction that reads first and then writes fails at once when another
         // connection has written meanwhile, whatever the timeout.
         let inner = self
-            .pool
+            .writers
             .begin_with_options(TransactionOptions {
                 isolation_level: None,
                 access_mode: None,
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             })
             .await?;
-        Ok(Tx {
-            inner,
-            _writer: writer,
-        })
+        Ok(Tx { inner })
     }
 
     /// For statements that only read.
     fn reader(&self) -> &DatabaseConnection {
-        &self.pool
+        &self.readers
     }
 
     /// Asks the database whether it is there.
     pub async fn ping(&self) -> Result<(), DbError> {
-        Sql::new("SELECT 1", []).execute(&self.pool).await.map(drop)
+        Sql::new("SELECT 1", [])
+            .execute(&self.readers)
+            .await
+            .map(drop)
     }
 
     /// Whether this is PostgreSQL.
     pub fn is_postgres(&self) -> bool {
-        self.pool.get_database_backend() == DbBackend::Postgres
+        self.readers.get_database_backend() == DbBackend::Postgres
     }
 
     /// Closes every connection; what is under way is finished first.
     pub async fn close(self) -> Result<(), DbError> {
-        Ok(self.pool.close().await?)
+        self.writers.close().await?;
+        Ok(self.readers.close().await?)
     }
 }
 
@@ -253,6 +254,8 @@ fn options(url: &str, max_connections: u32) -> ConnectOptions {
                 // NORMAL may lose the last commits of a machine that loses power.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(ACQUIRE_TIMEOUT)
+                // A connection's own; the operating system keeps the file's pages anyway.
+                .pragma("cache_size", CACHE_KIBIBYTES)
         });
     options
 }

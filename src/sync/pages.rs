@@ -2,7 +2,7 @@
 //! written by the batch. Fetching, understanding and writing go on beside each other.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -341,36 +341,52 @@ async fn write_ready(
     active: &mut Active<'_>,
     mut ready: mpsc::Receiver<Vec<Ready>>,
 ) -> Result<Batch, Stop> {
-    let mut batch = Batch::default();
-    let mut bytes = 0;
+    let mut waiting = VecDeque::new();
     loop {
-        // The age only bounds what a kill may cost, so it is told by the machine's own clock.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a batch's age is not on the program's clock"
-        )]
-        let mut too_old = pin!(tokio::time::sleep(BATCH_AGE));
-        let full = loop {
-            let came = tokio::select! {
-                came = ready.recv() => came,
-                () = &mut too_old, if !batch.entries.is_empty() => break true,
-            };
-            let Some(came) = came else { break false };
-            for item in came {
-                bytes += item.bytes;
-                batch.fetched += i64::from(item.fetched);
-                batch.permits.extend(item.permits);
-                batch.entries.push(item.entry);
-            }
-            if batch.entries.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
-                break true;
-            }
-        };
-        if !full {
+        let (batch, last) = next_batch(&mut ready, &mut waiting).await;
+        if last {
             return Ok(batch);
         }
-        bytes = 0;
-        write(active, std::mem::take(&mut batch), None).await?;
+        write(active, batch, None).await?;
+    }
+}
+
+/// Gathers a batch until it is full and more is there, or it is old, or nothing comes any more; says
+/// whether it is the last.
+async fn next_batch(
+    ready: &mut mpsc::Receiver<Vec<Ready>>,
+    waiting: &mut VecDeque<Ready>,
+) -> (Batch, bool) {
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    // The age only bounds what a kill may cost, so it is told by the machine's own clock.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a batch's age is not on the program's clock"
+    )]
+    let mut too_old = pin!(tokio::time::sleep(BATCH_AGE));
+    loop {
+        while let Some(item) = waiting.pop_front() {
+            if batch.entries.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
+                waiting.push_front(item);
+                return (batch, false);
+            }
+            bytes += item.bytes;
+            batch.fetched += i64::from(item.fetched);
+            batch.permits.extend(item.permits);
+            batch.entries.push(item.entry);
+        }
+        // What is full waits for more only where memory is not held by it.
+        if bytes >= BATCH_BYTES {
+            return (batch, false);
+        }
+        tokio::select! {
+            came = ready.recv() => match came {
+                Some(came) => waiting.extend(came),
+                None => return (batch, true),
+            },
+            () = &mut too_old, if !batch.entries.is_empty() => return (batch, false),
+        }
     }
 }
 
