@@ -12,10 +12,12 @@ use serde::Serialize;
 
 use crate::{
     db::{
-        Db, DbError, integration, integration::Integration, outbox, raw_data, secret_intent,
-        secret_intent::SecretIntent,
+        Db, DbError, entity, integration, integration::Integration, outbox, raw_data,
+        secret_intent, secret_intent::SecretIntent,
     },
-    domain::{Clock, EntityId, IntegrationId, ServiceName, ids::Id, record::Change, sync::Scope},
+    domain::{
+        Clock, EntityId, IntegrationId, ServiceName, errors, ids::Id, record::Change, sync::Scope,
+    },
     oauth::tokens::TokenService,
     secrets::{Credentials, Labels, SecretError, SecretName, SecretPath, SecretStore},
 };
@@ -36,7 +38,11 @@ const GOOGLE: [ServiceName; 3] = [
 /// Why a connection was not made, changed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrationError {
-    /// The store did not do it; [`DbError::Conflict`] where the entity has the service connected.
+    /// The entity has the service connected.
+    #[error("the entity has this service connected")]
+    Exists,
+    /// The store did not do it; [`DbError::Conflict`] where somebody else changed the connection at
+    /// the same time.
     #[error(transparent)]
     Db(#[from] DbError),
     /// The secret store did not do it.
@@ -103,7 +109,11 @@ impl Integrations {
         if let Err(error) = result {
             // Only the version made here: the entity's other connection has its own.
             self.take_back(&path, intent).await;
-            return Err(error.into());
+            if matches!(error, DbError::Conflict) {
+                return Err(IntegrationError::Exists);
+            }
+            let is_orphan = !entity::exists(&self.db, row.entity_id).await?;
+            return Err(if is_orphan { DbError::NotFound } else { error }.into());
         }
         Ok(row)
     }
@@ -126,28 +136,21 @@ impl Integrations {
         credentials: Credentials,
     ) -> Result<(), IntegrationError> {
         let (intent, path) = self.put(found, credentials).await?;
-        if let Err(error) = self.pin(found, &path, intent).await {
+        if let Err(error) = self.pin(found, &path).await {
             self.take_back(&path, intent).await;
             return Err(error.into());
         }
         self.tokens.forget(found.id);
-        if let Some(before) = &found.secret_path {
-            self.destroy(before).await;
-        }
+        self.destroy_last(found.secret_path.as_deref(), intent)
+            .await;
         Ok(())
     }
 
-    async fn pin(
-        &self,
-        found: &Integration,
-        path: &SecretPath,
-        intent: secret_intent::SecretIntentId,
-    ) -> Result<(), DbError> {
+    async fn pin(&self, found: &Integration, path: &SecretPath) -> Result<(), DbError> {
         let before = found.secret_path.as_deref();
         let tx = self.db.begin().await?;
         let now = self.clock.now();
         integration::pin_secret(&tx, found.id, before, &path.to_string(), true, now).await?;
-        secret_intent::delete(&tx, intent).await?;
         tx.commit().await
     }
 
@@ -162,6 +165,9 @@ impl Integrations {
         let name = SecretName::new(found.entity_id, found.service()?);
         let now = self.clock.now();
         let tx = self.db.begin().await?;
+        // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
+        integration::update(&tx, found.id, integration::Update::default(), now).await?;
+        let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
         // The credentials go after the row; until then the intent remembers them.
         let intent = SecretIntent {
             id: Id::new(),
@@ -182,12 +188,8 @@ impl Integrations {
         integration::delete(&tx, found.id).await?;
         tx.commit().await?;
         self.tokens.forget(found.id);
-        if let Some(path) = &found.secret_path {
-            self.destroy(path).await;
-        }
-        let tx = self.db.begin().await?;
-        secret_intent::delete(&tx, intent.id).await?;
-        tx.commit().await?;
+        self.destroy_last(found.secret_path.as_deref(), intent.id)
+            .await;
         Ok(Removed {
             integration_id: found.id,
             revoked,
@@ -241,7 +243,15 @@ impl Integrations {
         }
         let credentials = match self.credentials(found).await {
             Ok(credentials) => credentials,
-            Err(error) => return Ok((false, Some(error.to_string()))),
+            Err(error) => {
+                tracing::warn!(
+                    integration.id = %found.id,
+                    error = errors::chain(&error),
+                    "the grant was not revoked, because its credentials cannot be read"
+                );
+                let reason = format!("the credentials cannot be read: {}", error.outline());
+                return Ok((false, Some(reason)));
+            }
         };
         let Credentials::OAuth2(credentials) = credentials else {
             return Ok((false, Some("not_supported".to_owned())));
@@ -312,14 +322,21 @@ impl Integrations {
         }
     }
 
-    async fn destroy(&self, path: &str) {
-        let destroyed: Result<(), SecretError> = async {
-            let path: SecretPath = path.parse()?;
-            self.secrets.destroy(&path).await
+    /// Destroys a version that no row names any more, and then forgets the intent. If this fails,
+    /// the intent stays, and the sweep does it.
+    async fn destroy_last(&self, path: Option<&str>, intent: secret_intent::SecretIntentId) {
+        let destroyed: Result<(), IntegrationError> = async {
+            if let Some(path) = path {
+                let path = path.parse().map_err(SecretError::from)?;
+                self.secrets.destroy(&path).await?;
+            }
+            let tx = self.db.begin().await?;
+            secret_intent::delete(&tx, intent).await?;
+            Ok(tx.commit().await?)
         }
         .await;
         if let Err(error) = destroyed {
-            tracing::warn!(error = %error, "an old version of a secret was not destroyed");
+            tracing::warn!(error = %error, "an old version of a secret is left to the sweep");
         }
     }
 
@@ -366,7 +383,7 @@ impl Integrations {
 
     /// Removes an entity with all its connections and their records; each connection's grant is
     /// revoked first.
-    pub async fn remove_entity(&self, entity: EntityId) -> Result<Vec<Removed>, IntegrationError> {
+    pub async fn remove_entity(&self, id: EntityId) -> Result<Vec<Removed>, IntegrationError> {
         let mut removed = Vec::new();
         loop {
             let slicing = crate::db::Slicing {
@@ -375,7 +392,7 @@ impl Integrations {
             };
             let found = integration::list(
                 &self.db,
-                Scope::Entity(entity),
+                Scope::Entity(id),
                 &integration::Filter::default(),
                 slicing,
             )
@@ -388,8 +405,15 @@ impl Integrations {
             }
         }
         let tx = self.db.begin().await?;
-        crate::db::entity::delete(&tx, entity).await?;
+        entity::delete(&tx, id).await?;
         tx.commit().await?;
+        // A connection made meanwhile went with the entity; nobody will write these names again.
+        for service in ServiceName::ALL {
+            let name = SecretName::new(id, service);
+            if let Err(error) = self.secrets.delete(&name).await {
+                tracing::warn!(error = %error, "the secrets of a removed entity may be left");
+            }
+        }
         Ok(removed)
     }
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
 use url::Url;
 
 use super::error::{ApiError, FieldError};
@@ -22,6 +23,8 @@ const MAX_SERVICE_TYPE_CHARS: usize = 50;
 const MAX_DESCRIPTION_CHARS: usize = 10_000;
 /// Longest token, in bytes; Google's are below 2,048.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Most scopes of one integration; what is kept of them fits into a secret of 64 KiB.
+const MAX_SCOPES: usize = 50;
 /// Longest life of an access token that is believed, in seconds: a year.
 const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
 
@@ -93,9 +96,13 @@ pub(super) struct ChangedIntegration {
     pub(super) display_name: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     pub(super) description: Option<Option<String>>,
-    pub(super) config: Option<Map<String, Value>>,
-    pub(super) sync_settings: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    pub(super) config: Option<Option<Map<String, Value>>>,
+    #[serde(default, deserialize_with = "given")]
+    pub(super) sync_settings: Option<Option<Value>>,
+    #[serde(default, deserialize_with = "not_null")]
     pub(super) status: Option<SetStatus>,
+    #[serde(default, deserialize_with = "not_null")]
     pub(super) credentials: Option<Map<String, Value>>,
 }
 
@@ -117,8 +124,33 @@ impl From<SetStatus> for IntegrationStatus {
 }
 
 /// Tells a null from an absent field.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+fn given<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
     Option::deserialize(deserializer).map(Some)
+}
+
+/// For what cannot be cleared.
+fn not_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Whether a text in it holds what PostgreSQL cannot.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
 }
 
 /// Gathers the mistakes of a body.
@@ -157,8 +189,18 @@ impl Check {
 
     /// JSON that PostgreSQL can hold.
     pub(super) fn json(&mut self, field: &str, value: Option<&Map<String, Value>>) {
-        if value.is_some_and(|map| Value::Object(map.clone()).to_string().contains("\\u0000")) {
+        if value.is_some_and(|map| holds_nul(&Value::Object(map.clone()))) {
             self.refuse(field, "must not hold the character U+0000");
+        }
+    }
+
+    /// The scopes that were asked for.
+    fn scopes(&mut self, field: &str, scopes: &[String]) {
+        if scopes.len() > MAX_SCOPES {
+            self.refuse(field, format!("must be at most {MAX_SCOPES} scopes"));
+        }
+        for (index, scope) in scopes.iter().enumerate() {
+            self.text(&format!("{field}[{index}]"), Some(scope), MAX_NAME_CHARS);
         }
     }
 
@@ -199,6 +241,9 @@ impl Check {
         scopes: Option<&[String]>,
         expires_at: Option<DateTime<Utc>>,
     ) -> Option<Credentials> {
+        if let Some(scopes) = scopes {
+            self.scopes("scopes", scopes);
+        }
         let credentials = match kind {
             CredentialType::Oauth2 => self
                 .oauth2(&mut fields, client, scopes, expires_at)
@@ -254,6 +299,9 @@ impl Check {
                 }
             },
         };
+        if let Some(own_scopes) = &own_scopes {
+            self.scopes("credentials.scopes", own_scopes);
+        }
         let scopes = scopes
             .map(<[String]>::to_vec)
             .or(own_scopes)
@@ -289,8 +337,11 @@ impl Check {
         }
         if let Some(secret) = self.secret(fields, "client_secret") {
             let configured = client.and_then(|client| client.client_secret.as_ref());
-            let same = configured
-                .is_some_and(|configured| configured.expose_secret() == secret.expose_secret());
+            // Otherwise the time of the answer would tell how much of a guess is right.
+            let same = configured.is_some_and(|configured| {
+                let (ours, given) = (configured.expose_secret(), secret.expose_secret());
+                bool::from(ours.as_bytes().ct_eq(given.as_bytes()))
+            });
             if !same {
                 self.refuse(
                     "credentials.client_secret",

@@ -68,7 +68,7 @@ pub(super) async fn create(
     if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.contains('\0') {
         return Err(ApiError::field(
             "name",
-            format!("must have 1 to {MAX_NAME_CHARS} characters"),
+            format!("must have 1 to {MAX_NAME_CHARS} characters, none of them U+0000"),
         ));
     }
     let row = Entity {

@@ -198,7 +198,7 @@ impl From<DbError> for ApiError {
 impl From<IntegrationError> for ApiError {
     fn from(error: IntegrationError) -> Self {
         match error {
-            IntegrationError::Db(DbError::Conflict) => Self::Conflict(
+            IntegrationError::Exists => Self::Conflict(
                 "integration_exists",
                 "this entity has this service connected: change or remove that integration"
                     .to_owned(),

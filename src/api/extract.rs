@@ -1,7 +1,7 @@
 //! What handlers take out of requests: who calls, ids, bodies and pages. Who calls comes first, so
 //! that nobody learns what is wrong with a body without a key.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     body::to_bytes,
@@ -10,8 +10,9 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::{ApiError, FieldError};
@@ -22,6 +23,8 @@ use crate::{
     keys,
 };
 
+/// A body must have arrived by then.
+const BODY_DEADLINE: Duration = Duration::from_secs(15);
 /// Items a list gives unless it is told otherwise.
 const DEFAULT_LIMIT: u64 = 50;
 /// Items a list gives at most.
@@ -127,8 +130,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
         if declared.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge(limit));
         }
-        let body = to_bytes(request.into_body(), limit)
+        let body = timeout(BODY_DEADLINE, to_bytes(request.into_body(), limit))
             .await
+            .map_err(|_| ApiError::Timeout)?
             .map_err(|error| {
                 let too_large = std::error::Error::source(&error)
                     .is_some_and(|source| source.to_string().contains("length limit"));
@@ -150,14 +154,27 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     }
 }
 
+/// A body that says nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFields {}
+
 fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match error.path().to_string() {
             path if path == "." => "body".to_owned(),
             path => path,
         };
-        ApiError::field(field, error.inner().to_string())
+        ApiError::field(field, without_value(&error.inner().to_string()))
     })
+}
+
+/// serde's message without the value it met, which may be a credential: what is right is enough.
+fn without_value(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((met, expected)) if met.starts_with("invalid ") => format!("must be {expected}"),
+        _ => message.to_owned(),
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -280,7 +297,7 @@ impl Query {
     pub fn finish(mut self) -> Result<(), ApiError> {
         for name in self.values.into_keys() {
             self.errors
-                .push(FieldError::new(name, "is not a parameter of this list"));
+                .push(FieldError::new(name, "is not a parameter here"));
         }
         if self.errors.is_empty() {
             Ok(())
@@ -338,6 +355,28 @@ mod tests {
         ] {
             assert_eq!(bearer_token(&headers(wrong)), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_message_names_what_is_right_and_not_what_was_sent() {
+        let told = |value| parse::<HashMap<String, u8>>(value).unwrap_err();
+        for (value, field, message) in [
+            (
+                serde_json::json!("1//token, expected x"),
+                "body",
+                "must be a map",
+            ),
+            (serde_json::json!({"a": "1//token"}), "a", "must be u8"),
+        ] {
+            let ApiError::Invalid(errors) = told(value) else {
+                panic!("another error")
+            };
+            assert_eq!(errors, [FieldError::new(field, message)]);
+        }
+        assert_eq!(
+            without_value("missing field `name`"),
+            "missing field `name`"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     List,
     bodies::{ChangedIntegration, Check, CredentialType, NewIntegration, SetStatus},
     error::ApiError,
-    extract::{Body, Caller, PathId, Query, encode_id},
+    extract::{Body, Caller, NoFields, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     },
     domain::{EntityId, IntegrationId, ids::kind, sync::IntegrationStatus, time},
     integrations::{Records, Removed},
+    secrets::Credentials,
     sync::{self, SyncSettings},
 };
 
@@ -122,6 +123,10 @@ pub(super) async fn create(
     let Some(credentials) = credentials else {
         return Err(ApiError::field("credentials", "are not complete"));
     };
+    let scopes = match &credentials {
+        Credentials::OAuth2(credentials) => credentials.scopes.clone(),
+        Credentials::Fields(_) => body.scopes.unwrap_or_default(),
+    };
     let id = IntegrationId::new();
     let row = Integration {
         id,
@@ -142,7 +147,7 @@ pub(super) async fn create(
         next_sync_at: has_connector.then(|| settings.next_sync(now, 0, id)),
         token_expires_at: expires_at,
         refresh_generation: 0,
-        scopes: json!(body.scopes.unwrap_or_default()),
+        scopes: json!(scopes),
         config: Value::Object(body.config.unwrap_or_default()),
         sync_settings: json!(settings),
         meta_data: json!({}),
@@ -200,11 +205,11 @@ pub(super) async fn change(
         body.display_name.as_ref().and_then(Option::as_deref),
         body.description.as_ref().and_then(Option::as_deref),
     );
-    check.json("config", body.config.as_ref());
+    check.json("config", body.config.as_ref().and_then(Option::as_ref));
     let settings = body
         .sync_settings
         .as_ref()
-        .map(|value| check.sync_settings(Some(value)));
+        .map(|value| check.sync_settings(value.as_ref()));
     let credentials = body.credentials.map(|fields| {
         let kind = CredentialType::from_word(&found.credential_type);
         let service = found.service().ok();
@@ -229,7 +234,9 @@ pub(super) async fn change(
     let update = Update {
         display_name: body.display_name,
         description: body.description,
-        config: body.config.map(Value::Object),
+        config: body
+            .config
+            .map(|config| Value::Object(config.unwrap_or_default())),
         next_sync_at: settings.as_ref().and_then(|settings| {
             // Counted from the last sync, as it would have been with these settings.
             found.next_sync_at?;
@@ -303,11 +310,6 @@ pub(super) async fn test(
     let tested = to_the_end(&app, async move { ask(&testing, found).await }).await?;
     Ok(Json(tested))
 }
-
-/// A body that says nothing.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoFields {}
 
 async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
     let engine = &app.engine;

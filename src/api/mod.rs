@@ -29,7 +29,7 @@ mod serve;
 pub use error::{ApiError, FieldError};
 pub use serve::serve;
 
-/// A request must have arrived and been answered by then.
+/// A request must have been answered by then; what changes something goes on all the same.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Every route.
@@ -70,7 +70,9 @@ pub fn router(app: Arc<App>) -> Router {
 async fn within_deadline(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DEADLINE, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
+        Err(_) => {
+            ApiError::Unavailable(format!("no answer in {} s", DEADLINE.as_secs())).into_response()
+        }
     }
 }
 

@@ -61,18 +61,27 @@ pub(super) async fn events(
     let cursor = query.cursor();
     let limit = query.limit();
     query.finish()?;
-    let ends = outbox::positions(&app.engine.db).await?;
-    let after = match cursor {
-        Some(text) => decode_position(&text).ok_or(ApiError::InvalidCursor)?,
-        None => ends.horizon,
+    let given = match cursor {
+        Some(text) => Some(decode_position(&text).ok_or(ApiError::InvalidCursor)?),
+        None => None,
     };
-    if after < ends.horizon {
-        return Err(ApiError::CursorExpired);
+    let ends = outbox::positions(&app.engine.db).await?;
+    let after = given.unwrap_or(ends.horizon);
+    if after > ends.position {
+        return Err(ApiError::InvalidCursor);
     }
     let mut found = outbox::events_after(&app.engine.db, caller.scope, after, limit + 1).await?;
+    // Asked after the events were read: what retention took meanwhile must not be missed in silence.
+    let horizon = outbox::positions(&app.engine.db).await?.horizon;
+    if given.is_some_and(|position| position < horizon) {
+        return Err(ApiError::CursorExpired);
+    }
     let more = found.len() as u64 > limit;
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let last = found.last().map_or(after, |event| event.position);
+    // At the end the cursor passes over the events of others too; where it stays behind them, a
+    // quiet entity's cursor would expire by their retention.
+    let last = if more { last } else { last.max(ends.position) };
     let resume_cursor = encode_position(last);
     Ok(Json(Events {
         items: found.into_iter().map(|event| event.event).collect(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     List,
     error::ApiError,
-    extract::{Body, Caller, PathId, Query, encode_id},
+    extract::{Body, Caller, NoFields, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{
@@ -112,6 +112,7 @@ pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     caller: Caller,
     PathId(id): PathId<kind::Run>,
+    Body(NoFields {}): Body<NoFields>,
 ) -> Result<(StatusCode, Json<Run>), ApiError> {
     let cancelling = Arc::clone(&app);
     let scope = caller.scope;

@@ -239,6 +239,7 @@ pub async fn pin_secret(
         "UPDATE entity_integrations SET secret_path = $2, updated_at = $3,
             refresh_generation = refresh_generation + 1, refresh_lease_until = NULL,
             account_verified = (account_verified AND NOT $4),
+            token_expires_at = CASE WHEN $4 THEN NULL ELSE token_expires_at END,
             status = CASE WHEN $4 AND status <> 'inactive' THEN 'active' ELSE status END
          WHERE id = $1 AND coalesce(secret_path, '') = $5",
         [

@@ -69,7 +69,10 @@ impl From<SecretError> for TokenError {
     fn from(error: SecretError) -> Self {
         match error {
             SecretError::Unavailable { .. } => Self::Unavailable(error.to_string()),
-            other => Self::Credentials(format!("the stored credentials cannot be read: {other}")),
+            other => Self::Credentials(format!(
+                "the stored credentials cannot be read: {}",
+                other.outline()
+            )),
         }
     }
 }
@@ -332,12 +335,16 @@ impl TokenService {
         let pinned = path.to_string();
         let tx = self.db.begin().await?;
         integration::pin_secret(&tx, found.id, Some(before), &pinned, false, now).await?;
-        secret_intent::delete(&tx, intent.id).await?;
         tx.commit().await?;
+        // The intent goes last: should the old version stay, the sweep finds it by the intent.
         let before: SecretPath = before.parse()?;
         if let Err(error) = self.secrets.destroy(&before).await {
-            tracing::warn!(integration.id = %found.id, error = %error, "an old version was not destroyed");
+            tracing::warn!(integration.id = %found.id, error = %error, "an old version is left to the sweep");
+            return Ok(pinned);
         }
+        let tx = self.db.begin().await?;
+        secret_intent::delete(&tx, intent.id).await?;
+        tx.commit().await?;
         Ok(pinned)
     }
 }

@@ -111,6 +111,20 @@ pub enum SecretError {
     Rejected(String),
 }
 
+impl SecretError {
+    /// What may be told outside: not where the secret lies, nor what the store said.
+    pub fn outline(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "they are missing",
+            Self::Denied { .. } => "the secret store denied access",
+            Self::Unavailable { .. } => "the secret store failed",
+            Self::Corrupt { .. } => "they are damaged",
+            Self::WrongKey { .. } => "they were sealed with another key",
+            Self::Rejected(_) => "the secret store does not take them",
+        }
+    }
+}
+
 fn list_keys(ids: &[KeyId]) -> String {
     let texts: Vec<String> = ids.iter().map(KeyId::to_string).collect();
     texts.join(", ")

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop, and real clocks and clients are its business"
 )]
 
+mod api;
 mod db;
 mod harness;
 mod papers;
