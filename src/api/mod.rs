@@ -13,6 +13,8 @@ use axum::{
 use futures_util::FutureExt;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::{app::App, db::Slice};
 
@@ -64,6 +66,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()
         }))
+        .layer(middleware::from_fn(traced))
         .with_state(app)
 }
 
@@ -76,13 +79,44 @@ async fn within_deadline(request: Request, next: Next) -> Response {
     }
 }
 
+/// Puts what is logged for a request under the caller's trace, or under one of its own.
+async fn traced(request: Request, next: Next) -> Response {
+    let header = request
+        .headers()
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    let trace_id = header
+        .and_then(trace_id_of)
+        .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned);
+    let span = tracing::info_span!(
+        "request",
+        trace.id = trace_id,
+        http.method = %request.method(),
+        http.path = request.uri().path(),
+    );
+    next.run(request).instrument(span).await
+}
+
+/// The trace id of a `traceparent` header: version, trace id, parent id, flags.
+///
+/// Source: <https://www.w3.org/TR/trace-context/#traceparent-header>
+fn trace_id_of(header: &str) -> Option<&str> {
+    let id = header.split('-').nth(1)?;
+    let valid = id.len() == 32
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        && id.bytes().any(|byte| byte != b'0');
+    valid.then_some(id)
+}
+
 /// Runs what changes something to its end although the client hangs up.
 async fn to_the_end<T: Send + 'static>(
     app: &App,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     let work = AssertUnwindSafe(work).catch_unwind();
-    match app.tasks.spawn(work).await {
+    match app.tasks.spawn(work.in_current_span()).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(ApiError::Internal("a handler panicked".to_owned())),
         Err(error) => Err(ApiError::Internal(error.to_string())),
@@ -115,6 +149,23 @@ impl<T> List<T> {
         List {
             items: self.items.into_iter().map(show).collect(),
             next_cursor: self.next_cursor,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_over_only_if_it_is_one() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        let header = format!("00-{id}-b7ad6b7169203331-01");
+        assert_eq!(trace_id_of(&header), Some(id));
+        let zeros = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
+        let upper = header.to_uppercase();
+        for wrong in ["", "00", "00-xyz-1-01", zeros.as_str(), upper.as_str()] {
+            assert_eq!(trace_id_of(wrong), None, "{wrong}");
         }
     }
 }

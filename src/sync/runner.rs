@@ -128,6 +128,8 @@ impl Engine {
         };
         let span = tracing::info_span!(
             "sync",
+            // A run is a trace of its own: 32 hexadecimal digits, as trace ids are.
+            trace.id = %claim.run_id.0.simple(),
             sync_run.id = %claim.run_id,
             integration.id = %claim.integration_id,
         );
