@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -135,6 +136,11 @@ impl App {
     /// Makes a key for an entity, or for the operator, and keeps its hash.
     pub async fn create_key(&self, entity: Option<EntityId>) -> anyhow::Result<SecretString> {
         let key = Key::generate();
+        self.keep_key(&key, entity).await?;
+        Ok(key.into_secret())
+    }
+
+    async fn keep_key(&self, key: &Key, entity: Option<EntityId>) -> anyhow::Result<()> {
         let row = ApiKey {
             id: Id::new(),
             entity_id: entity,
@@ -144,8 +150,7 @@ impl App {
         };
         let tx = self.engine.db.begin().await?;
         api_key::insert(&tx, &row).await?;
-        tx.commit().await?;
-        Ok(key.into_secret())
+        Ok(tx.commit().await?)
     }
 }
 
@@ -175,9 +180,14 @@ fn not_writable(data_dir: &Path) -> String {
     )
 }
 
-/// Makes the data folder, or says why it cannot be used.
+/// Makes the data folder, for this user alone because mail will be in it, or says why it cannot be
+/// used.
 pub fn prepare_data_dir(data_dir: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(data_dir).with_context(|| not_writable(data_dir))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| not_writable(data_dir))
 }
 
 async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
@@ -226,8 +236,20 @@ fn services(config: &Config) -> BTreeMap<ServiceName, Service> {
 
 /// Makes the operator's first key where there is none at all.
 pub async fn first_operator_key(app: &App) -> anyhow::Result<Option<SecretString>> {
+    show_first_operator_key(app, |_| {}).await
+}
+
+/// As [`first_operator_key`]. The key is shown before it is kept: where the process dies between the
+/// two, the next start shows another, and the other way round nobody would ever know the only key.
+pub async fn show_first_operator_key(
+    app: &App,
+    show: impl FnOnce(&str),
+) -> anyhow::Result<Option<SecretString>> {
     if app.operator_key.is_some() || api_key::has_operator_key(&app.engine.db).await? {
         return Ok(None);
     }
-    app.create_key(None).await.map(Some)
+    let key = Key::generate();
+    show(key.expose());
+    app.keep_key(&key, None).await?;
+    Ok(Some(key.into_secret()))
 }

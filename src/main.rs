@@ -54,8 +54,6 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    #[cfg(feature = "failpoints")]
-    let _failpoints = cli::crash_at_failpoints();
     // The set of cryptography is chosen once, for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -65,7 +63,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::report(&error.into()),
     };
-    match runtime.block_on(run(cli)) {
+    let done = runtime.block_on(run(cli));
+    // Dropped, it would wait for work that nobody waits for any more.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<ConfigErrors>() => {
             cli::report(&error);
@@ -81,6 +82,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let (config, warnings) = Config::from_environment(cli.config.as_deref(), cli.data_dir)?;
     telemetry::init(&config.telemetry)?;
+    // After the logs, which set a panic hook of their own.
+    #[cfg(feature = "failpoints")]
+    let _failpoints = cli::crash_at_failpoints();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -1,6 +1,6 @@
 //! The roles of the program: everything in one process, or each by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -20,19 +20,21 @@ use crate::{
     worker::{self, scheduler},
 };
 
-/// After the first signal, what is under way may take this long.
-const GRACE: Duration = Duration::from_secs(8);
+/// After the first signal, what is under way may take this long: the process is to be gone after
+/// eight seconds, and Cloud Run and Docker kill after ten.
+const GRACE: Duration = Duration::from_secs(6);
 
 /// API, worker and scheduler in one process, on embedded parts.
 pub async fn up(config: &Config) -> anyhow::Result<()> {
     let _lock = app::lock_data_dir(&config.data_dir)?;
-    let app = App::build(config, clock(), Setup::Create).await?;
+    // Before anything is made, so that a start that cannot listen leaves nothing behind.
     let listener = listen(config).await?;
+    let app = App::build(config, clock(), Setup::Create).await?;
     let address = config.http.public_url_at(listener.local_addr()?);
-    if let Some(key) = app::first_operator_key(&app).await? {
-        say("The operator's key, shown this once:");
-        say(secrecy::ExposeSecret::expose_secret(&key));
-    }
+    app::show_first_operator_key(&app, |key| {
+        say(&format!("The operator's key, shown this once:\n{key}"));
+    })
+    .await?;
     // The folder is ours alone, so whatever was held belongs to a process that is dead.
     let freed = sync::free_abandoned(&app.engine.db, app.now(), true).await?;
     tracing::info!(runs = freed, http.url = address, "nucleus is up");
@@ -41,10 +43,7 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::run(Arc::clone(&app), shutdown.clone()));
     say(&format!("nucleus listens on {address}"));
-    let served = api::serve(Arc::clone(&app), listener, shutdown.clone()).await;
-    shutdown.cancel();
-    leave(app, tasks).await;
-    served.context("the server failed")
+    serve_and_leave(app, listener, shutdown, tasks).await
 }
 
 /// The API alone.
@@ -58,12 +57,10 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     }
     let listener = listen(config).await?;
     let address = config.http.public_url_at(listener.local_addr()?);
+    let shutdown = on_signal()?;
     tracing::info!(http.url = address, "the API is up");
     say(&format!("nucleus listens on {address}"));
-    let shutdown = on_signal()?;
-    let served = api::serve(Arc::clone(&app), listener, shutdown).await;
-    leave(app, TaskTracker::new()).await;
-    served.context("the server failed")
+    serve_and_leave(app, listener, shutdown, TaskTracker::new()).await
 }
 
 /// A worker alone, with the sweep of abandoned runs.
@@ -74,7 +71,7 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::sweep(Arc::clone(&app), shutdown.clone()));
     shutdown.cancelled().await;
-    leave(app, tasks).await;
+    leave(app, tasks, std::future::ready(())).await;
     Ok(())
 }
 
@@ -129,18 +126,41 @@ pub(super) fn on_signal() -> anyhow::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Waits for what is under way, as long as the grace lasts.
-pub(super) async fn leave(app: Arc<App>, tasks: TaskTracker) {
+/// Serves until `shutdown`, or until the server fails, and ends the process's work.
+async fn serve_and_leave(
+    app: Arc<App>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+) -> anyhow::Result<()> {
+    let mut server = pin!(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+    let mut served: Option<io::Result<()>> = tokio::select! {
+        served = &mut server => Some(served),
+        () = shutdown.cancelled() => None,
+    };
+    shutdown.cancel();
+    let rest = async {
+        if served.is_none() {
+            served = Some(server.await);
+        }
+    };
+    leave(app, tasks, rest).await;
+    served.unwrap_or(Ok(())).context("the server failed")
+}
+
+/// Waits for what is under way and for `rest`, as long as the grace lasts: a client that never ends
+/// its request must not keep the process.
+pub(super) async fn leave(app: Arc<App>, tasks: TaskTracker, rest: impl Future<Output = ()>) {
     tasks.close();
     app.tasks.close();
     let done = async {
-        tasks.wait().await;
-        app.tasks.wait().await;
+        tokio::join!(rest, tasks.wait(), app.tasks.wait());
+        // It waits for every connection that is in use.
+        if let Err(error) = app.engine.db.clone().close().await {
+            tracing::warn!(error = %error, "the database was not closed");
+        }
     };
     if tokio::time::timeout(GRACE, done).await.is_err() {
         tracing::warn!("not everything ended in time; it is taken up again at the next start");
-    }
-    if let Err(error) = app.engine.db.clone().close().await {
-        tracing::warn!(error = %error, "the database was not closed");
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fail::fail_point;
 
 use super::{
     Engine, SyncSettings,
@@ -182,7 +183,9 @@ async fn end(
         now: active.engine.clock.now(),
     };
     conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
+    fail_point!("run.end");
     tx.commit().await?;
+    fail_point!("run.ended");
     let counts = &active.counts;
     match &conclusion.error {
         None => tracing::info!(

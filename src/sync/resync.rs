@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use fail::fail_point;
+
 use super::{
     pages,
     runner::{Active, Stop},
@@ -163,7 +165,9 @@ async fn commit_changes(
     let events = outbox::append_dna_events(&tx, &active.source, records, now).await?;
     let units = active.quota_units();
     sync_run::save_progress(&tx, run, active.mode, &counts, units, events).await?;
+    fail_point!("resync.commit");
     tx.commit().await?;
+    fail_point!("resync.committed");
     active.counts = counts;
     active.progressed = true;
     Ok(())

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -126,6 +127,7 @@ impl Engine {
         let Some(claim) = sync_run::claim(&self.db, run, owner, self.clock.now()).await? else {
             return Ok(Ended::NotClaimed);
         };
+        fail_point!("run.claimed");
         let span = tracing::info_span!(
             "sync",
             // A run is a trace of its own: 32 hexadecimal digits, as trace ids are.
@@ -146,13 +148,17 @@ impl Engine {
         }
         let cancelled = CancellationToken::new();
         let body = self.carry_out(&claim, shutdown.clone(), cancelled.clone());
-        tokio::select! {
+        let ended = tokio::select! {
             ended = body => match ended {
                 Err(DbError::Fenced) => Ok(Ended::Lost),
                 other => other,
             },
             () = self.hold(&claim, &cancelled) => Ok(Ended::Lost),
+        };
+        if matches!(ended, Ok(Ended::Lost)) {
+            tracing::warn!("another worker took the run over; this one writes nothing more");
         }
+        ended
     }
 
     /// Renews the lease until the run is another's, and passes on that it is to end. Leases run on

@@ -43,6 +43,13 @@ pub struct InvalidSettings {
 impl SyncSettings {
     /// Reads the settings from a body or a row. Absent ones are the defaults.
     pub fn parse(value: &Value) -> Result<Self, InvalidSettings> {
+        // Serde would read a list as the fields in their order.
+        if !value.is_object() {
+            return Err(InvalidSettings {
+                field: "sync_settings".to_owned(),
+                message: "must be an object".to_owned(),
+            });
+        }
         let settings: Self =
             serde_path_to_error::deserialize(value).map_err(|error| InvalidSettings {
                 field: match error.path().to_string() {

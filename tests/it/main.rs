@@ -6,9 +6,15 @@
 )]
 
 mod api;
+mod child;
+mod commands;
 mod db;
 mod harness;
+mod kills;
+mod logs;
+mod mistakes;
 mod papers;
 mod store;
 mod syncing;
+mod takeover;
 mod tidy;

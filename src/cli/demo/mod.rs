@@ -86,7 +86,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         shutdown.cancelled().await;
     }
     shutdown.cancel();
-    roles::leave(app, tasks).await;
+    roles::leave(app, tasks, std::future::ready(())).await;
     google.shutdown().await;
     shown
 }

@@ -1,0 +1,458 @@
+//! The built binary as a child process in a folder of its own, with the stand-in for Google in the
+//! test: starts, signals and kills it, keeps what it prints, and calls its API.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use nucleus::{
+    demo::{Mailbox, Options, StandIn},
+    domain::SystemClock,
+};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+
+use crate::harness::{OPERATOR_KEY, variables_for};
+
+/// Nothing here takes that long, even on a machine with much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder, a stand-in and the variables that lead from one to the other.
+pub struct World {
+    pub google: StandIn,
+    pub folder: TempDir,
+    pub variables: HashMap<String, String>,
+}
+
+impl World {
+    pub async fn new(mailbox: Mailbox) -> Self {
+        Self::with(mailbox, |_| {}).await
+    }
+
+    pub async fn with(mailbox: Mailbox, change: impl FnOnce(&mut Options)) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut options = Options::default();
+        change(&mut options);
+        let google = StandIn::start(mailbox, options.clone(), Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let mut variables = variables_for(&google, &options);
+        variables.insert(
+            "NUCLEUS_SERVICES__GMAIL__QUOTA".to_owned(),
+            "off".to_owned(),
+        );
+        Self {
+            google,
+            folder: tempfile::tempdir().unwrap(),
+            variables,
+        }
+    }
+
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    pub fn unset(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    /// The data folder, which is not there at first.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The command with these arguments, and nothing of the tester's own environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nucleus"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("NUCLEUS_DATA_DIR", self.data_dir())
+            .envs(&self.variables)
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        let mut child = Child::spawn(self.command(arguments));
+        let status = child.exit(PATIENCE).await;
+        child.finished(status)
+    }
+
+    /// Starts a role that listens, and waits until it does.
+    pub async fn listen(&self, role: &str) -> Server {
+        Server::start(self.command(&[role])).await
+    }
+
+    /// The database, beside whoever has it open.
+    pub async fn database(&self) -> SqliteConnection {
+        SqliteConnectOptions::new()
+            .filename(self.data_dir().join("nucleus.db"))
+            .busy_timeout(Duration::from_secs(20))
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    /// Fails unless each message is stored once, as it is, with an event whose last word agrees.
+    pub async fn assert_matches_ledger(&self, api: &Api, integration: &str) {
+        let mut expected: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+        for entry in self.google.with_mailbox(|mailbox| mailbox.ledger()) {
+            let hidden = |label: &String| label == "SPAM" || label == "TRASH";
+            if !entry.labels.iter().any(hidden) {
+                expected.insert(entry.id, (entry.sha256, entry.labels));
+            }
+        }
+        let mut stored = BTreeMap::new();
+        let mut rows = HashSet::new();
+        for record in api
+            .all(&format!("/integrations/{integration}/records"))
+            .await
+        {
+            let meta_data = &record["meta_data"];
+            let mut labels: Vec<String> =
+                serde_json::from_value(meta_data["labels"].clone()).unwrap();
+            labels.sort_unstable();
+            let id = record["external_id"].as_str().unwrap().to_owned();
+            let sha256 = meta_data["sha256"].as_str().unwrap().to_owned();
+            rows.insert(record["id"].as_str().unwrap().to_owned());
+            let before = stored.insert(id.clone(), (sha256, labels));
+            assert!(before.is_none(), "message {id} is stored twice");
+        }
+        assert_eq!(stored.len(), expected.len(), "stored and expected");
+        assert!(stored == expected, "a message is stored as another");
+        let mut told = HashSet::new();
+        for event in api.all("/events").await {
+            if event["subject"] != integration {
+                continue;
+            }
+            for record in event["data"]["records"].as_array().unwrap() {
+                let id = record["id"].as_str().unwrap().to_owned();
+                let as_it_was = match record["change"].as_str().unwrap() {
+                    "created" => told.insert(id),
+                    "deleted" => told.remove(&id),
+                    _ => told.contains(&id),
+                };
+                assert!(as_it_was, "told twice or without a beginning: {record}");
+            }
+        }
+        assert_eq!(told, rows, "an event for each row and a row for each event");
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Finished {
+    /// Absent where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// What it printed, if it went well.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self.stdout
+    }
+
+    /// Fails unless it failed with this code and said all of this on standard error.
+    pub fn assert_fails(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "lacks {word:?}: {self:#?}");
+        }
+    }
+}
+
+/// A child process that is killed when it is dropped.
+pub struct Child {
+    process: std::process::Child,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Child {
+    pub fn spawn(mut command: Command) -> Self {
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = vec![
+            gather(process.stdout.take().unwrap(), &stdout),
+            gather(process.stderr.take().unwrap(), &stderr),
+        ];
+        Self {
+            process,
+            stdout,
+            stderr,
+            readers,
+        }
+    }
+
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        kill(id, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
+        let mut status = None;
+        let ended = happens(within, async || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        assert!(ended, "still running after {within:?}: {}", self.stderr());
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status.unwrap()
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.exit(PATIENCE).await;
+    }
+
+    pub fn finished(&self, status: ExitStatus) -> Finished {
+        Finished {
+            code: status.code(),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+
+    /// Waits until what it prints holds `text`.
+    pub async fn says(&mut self, text: &str) {
+        let said = happens(PATIENCE, async || {
+            let both = self.stdout() + &self.stderr();
+            both.contains(text) || self.process.try_wait().unwrap().is_some()
+        })
+        .await;
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        let found = stdout.contains(text) || stderr.contains(text);
+        assert!(said && found, "never said {text:?}: {stdout}{stderr}");
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _gone_already = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn gather(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines() {
+            let mut text = into.lock().unwrap();
+            text.push_str(&line.unwrap());
+            text.push('\n');
+        }
+    })
+}
+
+/// A child that serves the API.
+pub struct Server {
+    pub child: Child,
+    pub api: Api,
+}
+
+impl Server {
+    pub async fn start(command: Command) -> Self {
+        let mut child = Child::spawn(command);
+        let before = "nucleus listens on ";
+        child.says(before).await;
+        let stdout = child.stdout();
+        let line = stdout.lines().find(|line| line.starts_with(before));
+        let url = line.unwrap().trim_start_matches(before).to_owned();
+        Self {
+            child,
+            api: Api {
+                http: reqwest::Client::new(),
+                url,
+                key: OPERATOR_KEY.to_owned(),
+            },
+        }
+    }
+
+    /// Ends it as a service manager does.
+    pub async fn stop(mut self) -> Finished {
+        self.child.signal(Signal::SIGTERM);
+        let status = self.child.exit(Duration::from_secs(8)).await;
+        let finished = self.child.finished(status);
+        assert_eq!(finished.code, Some(0), "{finished:#?}");
+        finished
+    }
+}
+
+/// A client of the API.
+#[derive(Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    pub url: String,
+    pub key: String,
+}
+
+impl Api {
+    /// The same address with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// An answer, or `None` where the process went away.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, Value)> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), url)
+            .bearer_auth(&self.key);
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        let response = request.send().await.ok()?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.ok()?;
+        Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.try_send("GET", path, None).await.unwrap();
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.try_send("POST", path, Some(body)).await.unwrap();
+        assert!(
+            (200..300).contains(&status),
+            "POST {path}: {status} {answer}"
+        );
+        answer
+    }
+
+    /// Every item of a list.
+    pub async fn all(&self, path: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit=1000{cursor}")).await;
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+
+    pub async fn entity(&self) -> String {
+        let entity = self.post("/entities", json!({"name": "Somebody"})).await;
+        entity["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The body that connects the stand-in's account for an entity.
+    pub fn connection(world: &World, entity: &str) -> Value {
+        json!({
+            "entity_id": entity,
+            "service_name": "gmail",
+            "credential_type": "oauth2",
+            "credentials": {"refresh_token": world.google.refresh_token().unwrap()},
+        })
+    }
+
+    /// Connects Gmail for a new entity; gives the integration's id.
+    pub async fn connect(&self, world: &World) -> String {
+        let entity = self.entity().await;
+        let body = Self::connection(world, &entity);
+        let integration = self.post("/integrations/", body).await;
+        integration["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a sync; gives the run's id.
+    pub async fn sync(&self, integration: &str) -> String {
+        let path = format!("/integrations/{integration}/sync");
+        let requested = self.post(&path, json!({})).await;
+        requested["run_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a run has come to its end.
+    pub async fn ended(&self, run: &str) -> Value {
+        let path = format!("/runs/{run}");
+        let mut last = Value::Null;
+        let ended = happens(PATIENCE, async || {
+            last = self.get(&path).await;
+            last["status"] != "queued" && last["status"] != "running"
+        })
+        .await;
+        assert!(ended, "the run does not end: {last}");
+        last
+    }
+}
+
+/// Looks until it is so; whether it was in time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process is watched, on the machine's clock"
+)]
+pub async fn happens(within: Duration, mut look: impl AsyncFnMut() -> bool) -> bool {
+    let looks = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(within, looks).await.is_ok()
+}
+
+/// Lets another process go on for so long, because the moment is what a test is about.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a random moment is one by the machine's clock"
+)]
+pub async fn moment(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Fails unless it is done in time.
+pub async fn in_time<T>(within: Duration, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(within, work)
+        .await
+        .unwrap_or_else(|_| panic!("not done after {within:?}"))
+}

@@ -1,0 +1,346 @@
+//! What SIGKILL and an abort at each named crash point may cost: nothing but a batch of fetches.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use nucleus::demo::{Method, generate};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::json;
+
+use crate::{
+    child::{Api, Child, PATIENCE, Server, World, happens, moment},
+    harness::assert_adds_up,
+};
+
+const KILLS: usize = 50;
+const MESSAGES: u64 = 2_000;
+/// A batch of 100 that is complete and not committed, what waits to be understood (32), is being
+/// understood (16), is understood (16), and what is in flight (8), with some room for the batch to
+/// be completed by 16 at a time.
+const COST_OF_A_KILL: usize = 100 + 16 + 32 + 16 + 16 + 8;
+
+/// From `NUCLEUS_SEED`, or another each time; printed, so that a failure can be had again.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "the tester's own variable, not the program's, and the tester's own screen"
+)]
+fn seed() -> u64 {
+    let given = std::env::var("NUCLEUS_SEED").ok();
+    let seed = given.map_or_else(rand::random, |text| text.parse().unwrap());
+    println!("NUCLEUS_SEED={seed}");
+    seed
+}
+
+/// Rows, counts and events of a database whose process is dead; they change together or not at all.
+async fn assert_in_step(world: &World) -> i64 {
+    let mut database = world.database().await;
+    let (rows, stored, changed, told): (i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT
+            (SELECT count(*) FROM raw_data),
+            (SELECT coalesce(sum(json_extract(counts, '$.stored')), 0) FROM sync_runs),
+            (SELECT coalesce(sum(json_extract(counts, '$.stored')
+                + json_extract(counts, '$.updated') + json_extract(counts, '$.deleted')), 0)
+             FROM sync_runs),
+            (SELECT coalesce(sum(json_array_length(data, '$.records')), 0) FROM outbox
+             WHERE topic = 'nucleus-dna-analysis')",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert_eq!((rows, changed), (stored, told), "rows, counts, events");
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_at_random_moments_lose_and_double_nothing() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mailbox = generate::bench_mailbox(MESSAGES, 600);
+    let mut world = World::with(mailbox, |options| {
+        options.latency = Duration::from_millis(10);
+        options.log_requests = false;
+    })
+    .await;
+    // Kills before the first batch of a start are attempts that got nowhere.
+    world.set("NUCLEUS_SYNC__MAX_ATTEMPTS", "100");
+    let mut server = world.listen("up").await;
+    let mut integrations = vec![server.api.connect(&world).await];
+    let mut runs = vec![server.api.sync(&integrations[0]).await];
+    let mut kills = 0;
+    while kills < KILLS {
+        // Each run that ends is followed by another, so that every kill meets one.
+        let run = server
+            .api
+            .get(&format!("/runs/{}", runs.last().unwrap()))
+            .await;
+        if run["status"] == "success" {
+            let integration = server.api.connect(&world).await;
+            runs.push(server.api.sync(&integration).await);
+            integrations.push(integration);
+        }
+        moment(Duration::from_millis(random.random_range(5..1500))).await;
+        server.child.kill().await;
+        kills += 1;
+        assert_in_step(&world).await;
+        if kills % 10 == 0 {
+            // And one before it listens.
+            let mut child = Child::spawn(world.command(&["up"]));
+            moment(Duration::from_millis(random.random_range(5..400))).await;
+            child.kill().await;
+            kills += 1;
+            assert_in_step(&world).await;
+        }
+        server = world.listen("up").await;
+    }
+    for (run, integration) in runs.iter().zip(&integrations) {
+        let run = server.api.ended(run).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(run["counts"]["stored"], MESSAGES, "{run}");
+        assert_adds_up(&run);
+        world.assert_matches_ledger(&server.api, integration).await;
+    }
+    let fetched = world.google.served(Method::MessagesGet);
+    let wanted = integrations.len() * MESSAGES as usize;
+    println!(
+        "{kills} kills, {} runs, {wanted} messages, {fetched} fetched",
+        runs.len()
+    );
+    assert!(fetched - wanted <= kills * COST_OF_A_KILL);
+    assert_in_step(&world).await;
+    let mut database = world.database().await;
+    let requests: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM outbox WHERE topic <> 'nucleus-dna-analysis'")
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+    assert_eq!(requests, 0, "every request was acknowledged");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_in_the_middle_of_the_first_start_leave_what_the_next_one_can_use() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let mut unfinished = 0;
+    for _ in 0..20 {
+        let mut world = World::new(generate::bench_mailbox(1, 600)).await;
+        world.unset("NUCLEUS_HTTP__OPERATOR_KEY");
+        let mut child = Child::spawn(world.command(&["up"]));
+        // The first migrations are applied by the time the file is there.
+        let file = world.data_dir().join("nucleus.db");
+        assert!(happens(PATIENCE, async || file.exists()).await);
+        moment(Duration::from_millis(random.random_range(0..60))).await;
+        child.kill().await;
+        unfinished += usize::from(!child.stdout().contains("listens"));
+        let server = world.listen("up").await;
+        // Whichever start showed it, the key that was shown last is known and opens.
+        let shown = child.stdout() + &server.child.stdout();
+        let key = shown.lines().rfind(|line| line.starts_with("nk_"));
+        server.api.with_key(key.unwrap()).entity().await;
+        let status = world.run(&["migrate", "--status"]).await.ok();
+        assert!(!status.contains("pending"), "{status}");
+        server.stop().await;
+    }
+    assert!(unfinished > 5, "{unfinished} were killed in time");
+}
+
+/// Every `fail_point!` in the source, by name.
+fn crash_points() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                names.extend(crash_points_in(&path));
+            }
+        }
+    }
+    names
+}
+
+fn crash_points_in(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let after = text.split("fail_point!(\"").skip(1);
+    after
+        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .collect()
+}
+
+/// Starts `up` so that it dies at a crash point, the `skip + 1`th time it comes there.
+async fn start_with_crash(world: &World, point: &str, skip: usize) -> Server {
+    let mut command = world.command(&["up"]);
+    let action = match skip {
+        0 => format!("{point}=panic"),
+        _ => format!("{point}={skip}*off->panic"),
+    };
+    command.env("FAILPOINTS", action);
+    Server::start(command).await
+}
+
+async fn assert_crashes(server: &mut Server, point: &str) {
+    let status = server.child.exit(PATIENCE).await;
+    let stderr = server.child.stderr();
+    assert_eq!(
+        status.signal(),
+        Some(Signal::SIGABRT as i32),
+        "{point}: {stderr}"
+    );
+    assert!(
+        stderr.contains(&format!("failpoint {point} panic")),
+        "{stderr}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
+    if !cfg!(feature = "failpoints") {
+        panic!(
+            "the crash points are not compiled in: run with --features failpoints, as scripts/test does"
+        );
+    }
+    let points = crash_points();
+    // What a message and a record pass on their way, and what a credential does.
+    for point in [
+        "run.claimed",
+        "run.fetched",
+        "run.parsed",
+        "batch.rows",
+        "batch.cursor",
+        "batch.outbox",
+        "batch.commit",
+        "batch.committed",
+        "resync.commit",
+        "resync.committed",
+        "run.end",
+        "run.ended",
+        "worker.ack",
+        "secret.intent",
+        "secret.put",
+    ] {
+        assert!(points.contains(point), "the source lacks {point}");
+    }
+    for point in &points {
+        match point.split_once('.').unwrap().0 {
+            "secret" => abort_while_connecting(point).await,
+            "resync" => abort_in_a_later_sync(point, Later::Resync).await,
+            "batch" => {
+                abort_while_syncing(point, 0).await;
+                // Later batches have rows, events and a cursor before them.
+                abort_while_syncing(point, 2).await;
+                abort_in_a_later_sync(point, Later::Incremental).await;
+            }
+            _ => abort_while_syncing(point, 0).await,
+        }
+    }
+}
+
+async fn abort_while_syncing(point: &str, skip: usize) {
+    const FEW: u64 = 350;
+    let world = World::new(generate::bench_mailbox(FEW, 600)).await;
+    let mut server = start_with_crash(&world, point, skip).await;
+    let integration = server.api.connect(&world).await;
+    let path = format!("/integrations/{integration}/sync");
+    // The process may die before its answer is through.
+    let _answer = server.api.try_send("POST", &path, Some(json!({}))).await;
+    assert_crashes(&mut server, point).await;
+    let rows = assert_in_step(&world).await;
+    let fetched_before = world.google.served(Method::MessagesGet);
+
+    let server = world.listen("up").await;
+    // Where the run ended before the crash this is a second one, which finds nothing new.
+    let run = server.api.sync(&integration).await;
+    let ended = server.api.ended(&run).await;
+    assert_eq!(ended["status"], "success", "{point}: {ended}");
+    assert_adds_up(&ended);
+    world.assert_matches_ledger(&server.api, &integration).await;
+    assert_in_step(&world).await;
+    let fetched = world.google.served(Method::MessagesGet);
+    assert!(fetched_before - rows as usize <= COST_OF_A_KILL, "{point}");
+    assert!(fetched - FEW as usize <= COST_OF_A_KILL, "{point}");
+    server.stop().await;
+}
+
+/// How changes are found after a first sync.
+#[derive(Clone, Copy, PartialEq)]
+enum Later {
+    Incremental,
+    Resync,
+}
+
+async fn abort_in_a_later_sync(point: &str, later: Later) {
+    let world = World::new(generate::bench_mailbox(60, 600)).await;
+    let server = world.listen("up").await;
+    let integration = server.api.connect(&world).await;
+    let run = server.api.sync(&integration).await;
+    assert_eq!(server.api.ended(&run).await["status"], "success");
+    server.stop().await;
+    world.google.with_mailbox(|mailbox| {
+        let ids = mailbox.ids();
+        for id in &ids[..10] {
+            mailbox.delete(id);
+        }
+        for id in &ids[10..25] {
+            mailbox.relabel(id, &["STARRED"], &["INBOX"]);
+        }
+        for serial in 0..5 {
+            mailbox.deliver(generate::arrival(serial, 1), &["INBOX"]);
+        }
+        if later == Later::Resync {
+            mailbox.expire_history();
+        }
+    });
+    let mut server = start_with_crash(&world, point, 0).await;
+    let path = format!("/integrations/{integration}/sync");
+    let _answer = server.api.try_send("POST", &path, Some(json!({}))).await;
+    assert_crashes(&mut server, point).await;
+    assert_in_step(&world).await;
+
+    let server = world.listen("up").await;
+    let run = server.api.sync(&integration).await;
+    let ended = server.api.ended(&run).await;
+    assert_eq!(ended["status"], "success", "{point}: {ended}");
+    assert_adds_up(&ended);
+    world.assert_matches_ledger(&server.api, &integration).await;
+    assert_in_step(&world).await;
+    server.stop().await;
+}
+
+async fn abort_while_connecting(point: &str) {
+    let world = World::new(generate::bench_mailbox(20, 600)).await;
+    let mut server = start_with_crash(&world, point, 0).await;
+    let entity = server.api.entity().await;
+    let body = Api::connection(&world, &entity);
+    let answer = server
+        .api
+        .try_send("POST", "/integrations/", Some(body.clone()))
+        .await;
+    assert_eq!(
+        answer, None,
+        "{point}: no answer may promise what is not there"
+    );
+    assert_crashes(&mut server, point).await;
+
+    let server = world.listen("up").await;
+    assert!(server.api.all("/integrations").await.is_empty(), "{point}");
+    let mut database = world.database().await;
+    let intents: i64 = sqlx::query_scalar("SELECT count(*) FROM secret_intents")
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    // It tells the sweep of a version that nothing names.
+    assert_eq!(intents, 1, "{point}");
+    let integration = server.api.post("/integrations/", body).await;
+    let integration = integration["id"].as_str().unwrap();
+    let run = server.api.sync(integration).await;
+    assert_eq!(server.api.ended(&run).await["status"], "success");
+    world.assert_matches_ledger(&server.api, integration).await;
+    server.stop().await;
+}
