@@ -94,6 +94,7 @@ impl App {
             .iter()
             .map(|(&name, service)| (name, client(service)))
             .collect();
+        let tasks = TaskTracker::new();
         let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
         let tokens = Arc::new(TokenService::new(
             db.clone(),
@@ -101,6 +102,7 @@ impl App {
             Arc::clone(&clock),
             endpoint,
             clients.clone().into_iter().collect::<HashMap<_, _>>(),
+            tasks.clone(),
         ));
         let integrations =
             Integrations::new(db.clone(), secrets, Arc::clone(&clock), Arc::clone(&tokens));
@@ -124,7 +126,7 @@ impl App {
             max_concurrent_runs: config.sync.max_concurrent_runs,
             retention_days: config.events.retention_days,
             wake: Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks,
         }))
     }
 

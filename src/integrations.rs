@@ -236,9 +236,7 @@ impl Integrations {
         } else {
             std::slice::from_ref(&service)
         };
-        if let Some(account) = &found.account
-            && integration::sharing_account(&self.db, found.id, sharing, account).await? > 0
-        {
+        if integration::sharing_account(&self.db, found, sharing).await? > 0 {
             return Ok((false, Some("shared_grant".to_owned())));
         }
         let credentials = match self.credentials(found).await {

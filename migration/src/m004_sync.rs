@@ -59,6 +59,7 @@ impl MigrationTrait for Migration {
                     external_id text NOT NULL,
                     outcome varchar(40) NOT NULL,
                     labels text,
+                    seen boolean NOT NULL DEFAULT true,
                     PRIMARY KEY (run_id, external_id)
                 );
                 CREATE TABLE sync_gaps (

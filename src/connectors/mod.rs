@@ -31,6 +31,10 @@ pub use client::{ApiClient, ClientSetupError};
 pub use gmail::Gmail;
 pub use quota::{Governor, Spending, Ticket};
 
+/// So many items in a row that cannot be had mean that nothing can be had: [`Connector::fetch`] then
+/// ends with [`ConnectorError::Unavailable`]. Of fewer items each is answered for itself.
+pub const OUTAGE: usize = 5;
+
 /// Everything a connector may touch while it works for one integration.
 #[derive(Clone)]
 pub struct Access {

@@ -427,21 +427,31 @@ pub async fn delete(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
     )
 }
 
-/// How many other integrations use the same account of the same service.
+/// How many other integrations live on the same account of these services. One whose account is not
+/// known yet, because it was never asked, counts where it is the same owner's.
 pub async fn sharing_account(
     db: &Db,
-    id: IntegrationId,
+    row: &Integration,
     services: &[ServiceName],
-    account: &str,
 ) -> Result<i64, DbError> {
-    Sql::new(
-        "SELECT count(*) FROM entity_integrations WHERE id <> $1 AND account = $2
-         AND status NOT IN ('revoked', 'expired') AND service_name IN ",
-        [id.into(), account.into()],
-    )
-    .tuple(services.iter().map(|service| service.as_str()))
-    .scalar(db.reader())
-    .await
+    let mut sql = Sql::new(
+        "SELECT count(*) FROM entity_integrations
+         WHERE id <> $1 AND status NOT IN ('revoked', 'expired')",
+        [row.id.into()],
+    );
+    sql = match &row.account {
+        Some(account) => sql
+            .push(" AND (account = ")
+            .bind(account.clone())
+            .push(" OR (account IS NULL AND entity_id = ")
+            .bind(row.entity_id)
+            .push("))"),
+        None => sql.push(" AND entity_id = ").bind(row.entity_id),
+    };
+    sql.push(" AND service_name IN ")
+        .tuple(services.iter().map(|service| service.as_str()))
+        .scalar(db.reader())
+        .await
 }
 
 /// Remembers a removed integration by its account, so that its records can be adopted.

@@ -157,6 +157,18 @@ pub async fn has_any(db: &Db, integration: IntegrationId) -> Result<bool, DbErro
     .map(|found| found.is_some())
 }
 
+/// The item stored last that the service itself has shown and that is not erased.
+pub async fn newest_id(db: &Db, integration: IntegrationId) -> Result<Option<String>, DbError> {
+    Sql::new(
+        "SELECT external_id FROM raw_data
+         WHERE integration_id = $1 AND deleted_at IS NULL AND external_id NOT LIKE 'mid:%'
+         ORDER BY id DESC LIMIT 1",
+        [integration.into()],
+    )
+    .optional(db.reader())
+    .await
+}
+
 /// What is stored of these items, erased ones included.
 pub async fn lookup(
     tx: &Tx,
@@ -268,7 +280,7 @@ pub async fn erase(
 const NOT_LISTED: &str = "FROM raw_data r
      WHERE r.integration_id = $1 AND r.deleted_at IS NULL AND r.external_id NOT LIKE 'mid:%'
        AND NOT EXISTS (SELECT 1 FROM sync_listing l
-                       WHERE l.run_id = $2 AND l.external_id = r.external_id)";
+                       WHERE l.run_id = $2 AND l.external_id = r.external_id AND l.seen)";
 
 /// What a finished listing leaves over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
@@ -333,7 +345,8 @@ pub async fn mark_missing(
         "UPDATE raw_data SET missing_since = NULL
          WHERE integration_id = $1 AND missing_since IS NOT NULL
            AND EXISTS (SELECT 1 FROM sync_listing l
-                       WHERE l.run_id = $2 AND l.external_id = raw_data.external_id)",
+                       WHERE l.run_id = $2 AND l.external_id = raw_data.external_id
+                         AND l.seen)",
         [integration.into(), run.into()],
     )
     .execute(&tx.inner)
@@ -386,7 +399,7 @@ pub async fn listed_labels(
             r.meta_data -> 'labels' AS labels, r.deleted_at, l.labels AS listed
          FROM sync_listing l
          JOIN raw_data r ON r.integration_id = $1 AND r.external_id = l.external_id
-         WHERE l.run_id = $2 AND l.external_id > $3 AND r.deleted_at IS NULL
+         WHERE l.run_id = $2 AND l.seen AND l.external_id > $3 AND r.deleted_at IS NULL
          ORDER BY l.external_id LIMIT $4",
         [
             integration.into(),

@@ -89,12 +89,23 @@ pub async fn save(tx: &Tx, run: RunId, listed: &HashMap<String, Listed>) -> Resu
         }
         sql.push(
             " ON CONFLICT (run_id, external_id) DO UPDATE SET
-                outcome = excluded.outcome, labels = excluded.labels",
+                outcome = excluded.outcome, labels = excluded.labels, seen = true",
         )
         .execute(&tx.inner)
         .await?;
     }
     Ok(())
+}
+
+/// A listing begins: what the run saw before it says nothing about what exists now.
+pub async fn begin(tx: &Tx, run: RunId) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_listing SET seen = false, labels = NULL WHERE run_id = $1",
+        [run.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
 }
 
 /// Labels are kept one a line; none of Gmail's holds a line break.

@@ -9,6 +9,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::task::TaskTracker;
 
 use super::{
     OAuthConfig,
@@ -99,49 +100,96 @@ struct Slot {
 
 /// Gives access tokens for all integrations.
 pub struct TokenService {
+    refresher: Arc<Refresher>,
+    slots: Mutex<HashMap<IntegrationId, Arc<tokio::sync::Mutex<Slot>>>>,
+    tasks: TaskTracker,
+}
+
+/// What a refresh needs; it runs to its end although nobody waits for it any more.
+struct Refresher {
     db: Db,
     secrets: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
     endpoint: TokenEndpoint,
     services: HashMap<ServiceName, OAuthConfig>,
-    slots: Mutex<HashMap<IntegrationId, Arc<tokio::sync::Mutex<Slot>>>>,
 }
 
 impl TokenService {
-    /// For the services in `services`.
+    /// For the services in `services`. Refreshes run in `tasks`, which the process waits for before it
+    /// ends.
     pub fn new(
         db: Db,
         secrets: Arc<dyn SecretStore>,
         clock: Arc<dyn Clock>,
         endpoint: TokenEndpoint,
         services: HashMap<ServiceName, OAuthConfig>,
+        tasks: TaskTracker,
     ) -> Self {
-        Self {
+        let refresher = Refresher {
             db,
             secrets,
             clock,
             endpoint,
             services,
+        };
+        Self {
+            refresher: Arc::new(refresher),
             slots: Mutex::default(),
+            tasks,
         }
     }
 
     /// A token that is valid now, as far as is known.
     pub async fn access_token(&self, id: IntegrationId) -> Result<SecretString, TokenError> {
-        let slot = self.slot(id);
-        let mut slot = slot.lock().await;
-        self.valid(id, &mut slot, None).await
+        self.token_for(id, None, false).await
     }
 
-    /// A token other than `rejected`, which the service refused.
-    pub async fn replace(
+    /// A token other than `rejected`, which the service refused. `for_known_account` is for a run that
+    /// has asked whose the credentials are: once the owner has replaced them there is no token for
+    /// it, as it would go on with what may be another account.
+    pub async fn token_for(
         &self,
         id: IntegrationId,
-        rejected: &SecretString,
+        rejected: Option<&SecretString>,
+        for_known_account: bool,
     ) -> Result<SecretString, TokenError> {
-        let slot = self.slot(id);
-        let mut slot = slot.lock().await;
-        self.valid(id, &mut slot, Some(rejected)).await
+        let mut slot = self.slot(id).lock_owned().await;
+        let refresher = Arc::clone(&self.refresher);
+        let found = integration::find(&refresher.db, Scope::Operator, id).await?;
+        if for_known_account && !found.account_verified {
+            return Err(TokenError::Unavailable(
+                "the credentials were replaced; whose they are is asked first".to_owned(),
+            ));
+        }
+        let path = pinned(&found)?;
+        let usable = |cached: &Cached| {
+            cached.secret_path == path
+                && !is(&cached.token, rejected)
+                && cached
+                    .expires_at
+                    .is_none_or(|end| !refresher.ends_soon(end, id))
+        };
+        if let Some(cached) = slot.cached.as_ref().filter(|cached| usable(cached)) {
+            return Ok(cached.token.clone());
+        }
+        let credentials = refresher.oauth_credentials(&path).await?;
+        if let Some(given) = given_at_creation(&credentials, &path).filter(|given| usable(given)) {
+            slot.cached = Some(given.clone());
+            return Ok(given.token);
+        }
+        // A run may be cancelled at any point. A refresh that was broken off after the provider
+        // answered would lose a rotated refresh token, and hold its lease until that ends.
+        let refreshing = self.tasks.spawn(async move {
+            let fresh = refresher.refresh(found, path, credentials).await?;
+            let token = fresh.token.clone();
+            slot.cached = Some(fresh);
+            Ok(token)
+        });
+        refreshing.await.unwrap_or_else(|error| {
+            Err(TokenError::Unavailable(format!(
+                "the refresh did not end: {error}"
+            )))
+        })
     }
 
     /// Forgets what is in memory of an integration that was removed.
@@ -158,47 +206,24 @@ impl TokenService {
         service: ServiceName,
         refresh_token: &SecretString,
     ) -> Result<(), EndpointError> {
-        self.endpoint
-            .revoke(self.config(service)?, refresh_token)
+        let refresher = &self.refresher;
+        refresher
+            .endpoint
+            .revoke(refresher.config(service)?, refresh_token)
             .await
-    }
-
-    fn config(&self, service: ServiceName) -> Result<&OAuthConfig, EndpointError> {
-        self.services
-            .get(&service)
-            .ok_or_else(|| EndpointError::Client(format!("{service} is not configured")))
     }
 
     fn slot(&self, id: IntegrationId) -> Arc<tokio::sync::Mutex<Slot>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(id).or_default())
     }
+}
 
-    async fn valid(
-        &self,
-        id: IntegrationId,
-        slot: &mut Slot,
-        rejected: Option<&SecretString>,
-    ) -> Result<SecretString, TokenError> {
-        let found = integration::find(&self.db, Scope::Operator, id).await?;
-        let path = pinned(&found)?;
-        let usable = |cached: &Cached| {
-            cached.secret_path == path
-                && !is(&cached.token, rejected)
-                && cached.expires_at.is_none_or(|end| !self.ends_soon(end, id))
-        };
-        if let Some(cached) = slot.cached.as_ref().filter(|cached| usable(cached)) {
-            return Ok(cached.token.clone());
-        }
-        let credentials = self.oauth_credentials(&path).await?;
-        if let Some(given) = given_at_creation(&credentials, &path).filter(|given| usable(given)) {
-            slot.cached = Some(given.clone());
-            return Ok(given.token);
-        }
-        let fresh = self.refresh(found, path, credentials).await?;
-        let token = fresh.token.clone();
-        slot.cached = Some(fresh);
-        Ok(token)
+impl Refresher {
+    fn config(&self, service: ServiceName) -> Result<&OAuthConfig, EndpointError> {
+        self.services
+            .get(&service)
+            .ok_or_else(|| EndpointError::Client(format!("{service} is not configured")))
     }
 
     fn ends_soon(&self, end: DateTime<Utc>, id: IntegrationId) -> bool {
@@ -221,30 +246,44 @@ impl TokenService {
     async fn refresh(
         &self,
         found: Integration,
-        mut path: String,
-        mut credentials: OAuth2Credentials,
+        path: String,
+        credentials: OAuth2Credentials,
     ) -> Result<Cached, TokenError> {
         let id = found.id;
         let generation = self.lease(id).await?;
-        let result = loop {
-            match self.refresh_once(&found, &path, &credentials).await {
-                Err(TokenError::Revoked(detail) | TokenError::Expired(detail))
-                    if self.moved_on(id, &path).await? =>
-                {
-                    // Another process, or the owner, has stored other credentials meanwhile.
-                    tracing::info!(integration.id = %id, reason = detail, "credentials were read again");
-                    let found = integration::find(&self.db, Scope::Operator, id).await?;
-                    path = pinned(&found)?;
-                    credentials = self.oauth_credentials(&path).await?;
-                }
-                result => break result,
-            }
-        };
+        let result = self.refresh_leased(&found, path, credentials).await;
         // Left to its end if this fails; it is short.
         if let Err(error) = integration::release_refresh(&self.db, id, generation).await {
             tracing::warn!(integration.id = %id, error = %error, "the refresh's lease was not released");
         }
         result
+    }
+
+    async fn refresh_leased(
+        &self,
+        found: &Integration,
+        mut path: String,
+        mut credentials: OAuth2Credentials,
+    ) -> Result<Cached, TokenError> {
+        let id = found.id;
+        loop {
+            // While the lease was waited for, another process may have stored a new refresh token;
+            // a provider that rotates them takes the whole grant away when it sees the old one.
+            if self.moved_on(id, &path).await? {
+                let current = integration::find(&self.db, Scope::Operator, id).await?;
+                path = pinned(&current)?;
+                credentials = self.oauth_credentials(&path).await?;
+            }
+            match self.refresh_once(found, &path, &credentials).await {
+                Err(TokenError::Revoked(detail) | TokenError::Expired(detail))
+                    if self.moved_on(id, &path).await? =>
+                {
+                    // The owner has stored other credentials meanwhile.
+                    tracing::info!(integration.id = %id, reason = detail, "credentials were read again");
+                }
+                result => return result,
+            }
+        }
     }
 
     #[expect(

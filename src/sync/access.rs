@@ -1,6 +1,9 @@
 //! What a connector is given: the tokens of one integration in the connector's own terms.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -20,6 +23,19 @@ pub async fn access(
     integration: &Integration,
     settings: &SyncSettings,
 ) -> Result<Access, DbError> {
+    let known = Arc::new(AtomicBool::new(false));
+    access_of_run(engine, service, integration, settings, known).await
+}
+
+/// As [`access`], for a run: once `account_known`, there are no tokens of replaced credentials for it,
+/// which may be another account's.
+pub(super) async fn access_of_run(
+    engine: &Engine,
+    service: &Service,
+    integration: &Integration,
+    settings: &SyncSettings,
+    account_known: Arc<AtomicBool>,
+) -> Result<Access, DbError> {
     let spent = quota_window::load(&engine.db, integration.id)
         .await?
         // What an older version saved in another shape is a minute old by now.
@@ -36,6 +52,7 @@ pub async fn access(
         tokens: Arc::new(IntegrationTokens {
             service: Arc::clone(&engine.tokens),
             integration: integration.id,
+            account_known,
         }),
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
@@ -46,22 +63,27 @@ pub async fn access(
 struct IntegrationTokens {
     service: Arc<TokenService>,
     integration: IntegrationId,
+    account_known: Arc<AtomicBool>,
+}
+
+impl IntegrationTokens {
+    async fn token(&self, rejected: Option<&SecretString>) -> Result<SecretString, ConnectorError> {
+        let known = self.account_known.load(Ordering::Relaxed);
+        self.service
+            .token_for(self.integration, rejected, known)
+            .await
+            .map_err(connector_error)
+    }
 }
 
 #[async_trait]
 impl TokenProvider for IntegrationTokens {
     async fn access_token(&self) -> Result<SecretString, ConnectorError> {
-        self.service
-            .access_token(self.integration)
-            .await
-            .map_err(connector_error)
+        self.token(None).await
     }
 
     async fn replace(&self, rejected: &SecretString) -> Result<SecretString, ConnectorError> {
-        self.service
-            .replace(self.integration, rejected)
-            .await
-            .map_err(connector_error)
+        self.token(Some(rejected)).await
     }
 
     async fn refused(&self) -> ConnectorError {

@@ -19,7 +19,7 @@ use crate::{
         dead_letter::DeadLetter,
         gap, integration,
         integration::{Integration, RunResult},
-        outbox, sync_run,
+        outbox, quota_window, sync_run,
         sync_run::Claim,
     },
     domain::{
@@ -40,9 +40,12 @@ pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, D
     let engine = active.engine;
     let tx = engine.db.begin().await?;
     active.held = sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
-    if active.held.again_at.is_some() && !active.held.cancel_requested && active.partial.is_none() {
+    // What was confirmed after the listing was drawn up is done by another one.
+    let may_go_on = active.partial.is_none() || active.held.confirm_mass_deletion;
+    if active.held.again_at.is_some() && !active.held.cancel_requested && may_go_on {
         sync_run::begin_again(&tx, active.claim.run_id).await?;
         tx.commit().await?;
+        active.partial = None;
         return Ok(None);
     }
     let open_gaps = gap::count_open(&tx, active.claim.integration_id).await?;
@@ -82,6 +85,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
             let engine = active.engine;
             let tx = engine.db.begin().await?;
             sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+            save_spending(&active, &tx).await?;
             let (units, now) = (active.quota_units(), engine.clock.now());
             sync_run::finish(
                 &tx,
@@ -183,6 +187,7 @@ async fn end(
         now: active.engine.clock.now(),
     };
     conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
+    save_spending(active, &tx).await?;
     fail_point!("run.end");
     tx.commit().await?;
     fail_point!("run.ended");
@@ -204,6 +209,12 @@ async fn end(
         ),
     }
     Ok(Ended::Finished(status))
+}
+
+/// Leaves to the next run what was spent, to the unit.
+async fn save_spending(active: &Active<'_>, tx: &Tx) -> Result<(), DbError> {
+    let spending = serde_json::json!(active.access.governor.spending(0));
+    quota_window::save(tx, active.claim.integration_id, spending).await
 }
 
 /// How a run ends, and what that says of its integration.
@@ -276,6 +287,7 @@ async fn requeue(
         now,
     )?;
     outbox::append_sync_request(&tx, &message, available_at, now).await?;
+    save_spending(&active, &tx).await?;
     tx.commit().await?;
     if let Some(detail) = failure {
         tracing::warn!(

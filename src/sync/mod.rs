@@ -21,6 +21,7 @@ use crate::{
 mod access;
 mod batch;
 mod finish;
+mod outage;
 mod pages;
 mod resync;
 pub mod runner;

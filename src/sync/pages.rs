@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     batch::{self, Commit, Entry},
+    outage,
     runner::{Active, Stop},
 };
 use crate::{
@@ -37,9 +38,10 @@ const FETCHED_AHEAD: usize = 32;
 const UNDERSTOOD_TOGETHER: usize = 16;
 /// Bytes of items that are in memory between being fetched and being written.
 const BYTES_AHEAD: usize = 8 * 1024 * 1024;
-/// Units booked ahead at each save: a process that is killed spends at most about a batch more than
-/// it has saved, and its successor must not be refused for it.
-const RESERVED_ITEMS: usize = BATCH_ITEMS;
+/// Units booked ahead at each save, as items: between two saves a batch is fetched and what waits
+/// between fetching and writing grows by what it holds. A process that is killed has spent no more,
+/// and its successor must not be refused for it.
+const RESERVED_ITEMS: usize = BATCH_ITEMS + FETCHED_AHEAD + 2 * UNDERSTOOD_TOGETHER;
 
 /// Takes a page; its cursor moves with its last batch.
 pub(super) async fn take(active: &mut Active<'_>, page: Page) -> Result<(), Stop> {
@@ -54,8 +56,10 @@ pub(super) async fn take_without_cursor(active: &mut Active<'_>, page: Page) -> 
     carry_out(active, work, None).await
 }
 
-/// Tries ids again that failed in earlier runs, each once a run.
+/// Tries ids again that failed in earlier runs, each once a run. In an outage it tries none: that
+/// would use up what is tried before an id is given up.
 pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
+    let mut answers = None;
     loop {
         let claim = &active.claim;
         let gaps = gap::open(
@@ -66,6 +70,13 @@ pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
         )
         .await?;
         if gaps.is_empty() {
+            return Ok(());
+        }
+        if answers.is_none() {
+            answers = Some(outage::service_answers(active).await?);
+        }
+        if answers == Some(Some(false)) {
+            tracing::info!("the service gives nothing; what failed before is tried later");
             return Ok(());
         }
         let fetch = gaps.into_iter().map(|gap| gap.external_id).collect();
@@ -158,7 +169,15 @@ async fn carry_out(
     if !first.entries.is_empty() {
         write(active, first, None).await?;
     }
-    fetch_and_write(active, fetch, cursor).await
+    outage::fetch_and_write(active, fetch, cursor).await
+}
+
+/// Moves the cursor, and nothing else.
+pub(super) async fn move_cursor(
+    active: &mut Active<'_>,
+    cursor: Option<Cursor>,
+) -> Result<(), Stop> {
+    write(active, Batch::default(), cursor).await
 }
 
 /// An item on its way, with the share of memory it holds.
@@ -184,7 +203,8 @@ struct Batch {
     permits: Vec<OwnedSemaphorePermit>,
 }
 
-async fn fetch_and_write(
+/// Fetches items and writes them by the batch; the cursor moves with the last one.
+pub(super) async fn fetch_and_write(
     active: &mut Active<'_>,
     ids: Vec<String>,
     cursor: Option<Cursor>,
@@ -192,6 +212,7 @@ async fn fetch_and_write(
     let connector = Arc::clone(&active.service.connector);
     let access = active.access.clone();
     let (cancelled, shutdown) = (active.cancelled.clone(), active.shutdown.clone());
+    let (clock, hand_over_at) = (Arc::clone(&active.engine.clock), active.hand_over_at());
     let integration = active.claim.integration_id;
     let include_spam_trash = active.settings.include_spam_trash;
     let (fetched, fetched_rx) = mpsc::channel::<Fetching>(FETCHED_AHEAD);
@@ -221,6 +242,10 @@ async fn fetch_and_write(
             // The receiver goes only when the writer has failed, and then that is what is told.
             if fetched.send(Fetching { id, what, permit }).await.is_err() {
                 return Ok(());
+            }
+            // A slow service must not make a page outlast the hold.
+            if clock.now() >= hand_over_at {
+                return Err(Stop::HandOver);
             }
         }
     };
@@ -390,6 +415,12 @@ async fn next_batch(
     }
 }
 
+/// What was spent, with what a kill before the next save may cost.
+pub(super) fn spending(active: &Active<'_>) -> serde_json::Value {
+    let reserve = active.service.connector.units_of_fetch() * RESERVED_ITEMS as u32;
+    serde_json::json!(active.access.governor.spending(reserve))
+}
+
 /// Writes one batch.
 async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) -> Result<(), Stop> {
     if batch.entries.is_empty() && cursor.is_none() {
@@ -400,8 +431,7 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
         batch::cursor_of(&active.claim, value, listing == Some(Listing::Resync))
     });
     let engine = active.engine;
-    let reserve = active.service.connector.units_of_fetch() * RESERVED_ITEMS as u32;
-    let spending = active.access.governor.spending(reserve);
+    let spending = spending(active);
     let committed = batch::commit(
         &engine.db,
         batch.entries,
@@ -412,7 +442,7 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
             counts: &active.counts,
             fetched: batch.fetched,
             quota_units: active.quota_units(),
-            spending: serde_json::json!(spending),
+            spending,
             cursor,
             now: engine.clock.now(),
         },

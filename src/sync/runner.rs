@@ -4,7 +4,13 @@
 //! elsewhere or has ended is left alone. Whatever ends the process, the next worker goes on from
 //! the last committed batch.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
@@ -17,7 +23,7 @@ use crate::{
     db::{
         DbError, integration,
         integration::Integration,
-        outbox, raw_data, sync_cursor,
+        outbox, quota_window, raw_data, sync_cursor, sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
     },
     domain::{
@@ -81,6 +87,8 @@ pub(super) struct Active<'a> {
     pub(super) integration: Integration,
     pub(super) settings: SyncSettings,
     pub(super) access: Access,
+    /// Whether this run has asked whose the credentials are, or knows it from before.
+    pub(super) account_known: Arc<AtomicBool>,
     pub(super) source: outbox::Source,
     pub(super) mode: Mode,
     pub(super) counts: Counts,
@@ -108,11 +116,15 @@ impl Active<'_> {
         if self.shutdown.is_cancelled() {
             return Some(Stop::Shutdown);
         }
-        let held = self.engine.clock.now() - self.started;
-        if held >= TimeDelta::from_std(self.engine.limits.max_hold).unwrap_or(TimeDelta::MAX) {
-            return Some(Stop::HandOver);
-        }
-        None
+        (self.engine.clock.now() >= self.hand_over_at()).then_some(Stop::HandOver)
+    }
+
+    /// When the run was held long enough.
+    pub(super) fn hand_over_at(&self) -> DateTime<Utc> {
+        let max_hold = TimeDelta::from_std(self.engine.limits.max_hold).unwrap_or(TimeDelta::MAX);
+        self.started
+            .checked_add_signed(max_hold)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }
 
@@ -201,7 +213,9 @@ impl Engine {
         };
         let settings = SyncSettings::parse(&found.sync_settings)
             .map_err(|error| DbError::Schema(format!("entity_integrations: {error}")))?;
-        let access = access::access(self, service, &found, &settings).await?;
+        let account_known = Arc::new(AtomicBool::new(found.account_verified));
+        let known = Arc::clone(&account_known);
+        let access = access::access_of_run(self, service, &found, &settings, known).await?;
         let mut active = Active {
             engine: self,
             service,
@@ -211,19 +225,29 @@ impl Engine {
                 service_name: found.service_name.clone(),
                 run_id: Some(claim.run_id),
             },
-            mode: Mode::Incremental,
+            mode: mode_of(&claim.mode),
             counts: claim.counts.clone(),
             held: sync_run::renew(&self.db, claim.run_id, claim.fence).await?,
             claim: claim.clone(),
             integration: found,
             settings,
             access,
+            account_known,
             started: self.clock.now(),
             progressed: false,
             partial: None,
             shutdown,
             cancelled,
         };
+        // Before anything is spent: a kill before the first batch must not be forgotten.
+        let tx = self.db.begin().await?;
+        active.held = sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+        quota_window::save(&tx, claim.integration_id, pages::spending(&active)).await?;
+        tx.commit().await?;
+        if active.held.cancel_requested {
+            // Asked of a worker that is gone.
+            active.cancelled.cancel();
+        }
         tracing::info!(attempt = claim.attempts, "the run begins");
         loop {
             let stop = active.pass().await.err();
@@ -238,13 +262,26 @@ impl Engine {
     }
 }
 
+/// The mode as the run has it from an earlier claim.
+fn mode_of(word: &str) -> Mode {
+    [Mode::Full, Mode::Resync]
+        .into_iter()
+        .find(|mode| mode.as_str() == word)
+        .unwrap_or(Mode::Incremental)
+}
+
 impl Active<'_> {
     /// Everything there is to do now: what failed before, then page after page.
     async fn pass(&mut self) -> Result<(), Stop> {
         if !self.integration.status()?.may_sync() {
             return Err(Stop::Cancelled);
         }
-        let mut cursor = self.cursor().await?;
+        let (cancelled, shutdown) = (self.cancelled.clone(), self.shutdown.clone());
+        let mut cursor = tokio::select! {
+            cursor = self.cursor() => cursor?,
+            () = cancelled.cancelled() => return Err(Stop::Cancelled),
+            () = shutdown.cancelled() => return Err(Stop::Shutdown),
+        };
         pages::retry_gaps(self).await?;
         let mut resyncs = 0;
         loop {
@@ -327,6 +364,9 @@ impl Active<'_> {
             .start(&account, listing, self.engine.clock.now())?;
         let tx = self.engine.db.begin().await?;
         sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
+        if listing == Listing::Resync {
+            sync_listing::begin(&tx, self.claim.run_id).await?;
+        }
         let cursor =
             super::batch::cursor_of(&self.claim, value.clone(), listing == Listing::Resync);
         sync_cursor::save(
@@ -373,6 +413,7 @@ impl Active<'_> {
         }
         self.integration.account = Some(name.to_owned());
         self.integration.account_verified = true;
+        self.account_known.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

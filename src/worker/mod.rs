@@ -66,7 +66,9 @@ pub async fn work(app: Arc<App>, shutdown: CancellationToken) {
 pub async fn drain(app: &App, shutdown: &CancellationToken) -> Result<usize, crate::db::DbError> {
     let owner = WorkerId::new();
     let mut delivered = 0;
-    while let Some(leased) = outbox::lease_sync_request(&app.engine.db, owner, app.now()).await? {
+    while !shutdown.is_cancelled() {
+        let leased = outbox::lease_sync_request(&app.engine.db, owner, app.now()).await?;
+        let Some(leased) = leased else { break };
         deliver(app, owner, leased, shutdown).await;
         delivered += 1;
     }

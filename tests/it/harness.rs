@@ -13,14 +13,17 @@ use nucleus::{
     api,
     app::{App, Setup},
     config::Config,
-    demo::{Mailbox, Options, StandIn},
+    demo::{Mailbox, Method, Options, StandIn},
     domain::{Clock, clock::to_microseconds},
+    sync,
     worker::{self, scheduler},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::schemas;
 
 /// The operator's key of every test.
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
@@ -30,10 +33,6 @@ pub struct TestClock(Mutex<DateTime<Utc>>);
 
 impl TestClock {
     pub fn new() -> Arc<Self> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the clock has to start somewhere"
-        )]
         let start = Utc::now();
         Arc::new(Self(Mutex::new(to_microseconds(start))))
     }
@@ -101,6 +100,7 @@ pub struct TestApp {
     pub folder: TempDir,
     pub url: String,
     pub shutdown: CancellationToken,
+    variables: HashMap<String, String>,
     http: reqwest::Client,
 }
 
@@ -121,24 +121,52 @@ impl TestApp {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), v.clone())),
         );
-        let environment = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
-        let (config, _) =
-            Config::load(None, environment, Some(folder.path().to_path_buf())).unwrap();
-        let app = App::build(&config, shared, Setup::Create).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
-        app.tasks
-            .spawn(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+        let served = Served::start(&variables, &folder, shared).await;
         Self {
-            app,
+            app: served.app,
             google,
             clock,
             folder,
-            url,
-            shutdown,
-            http: reqwest::Client::new(),
+            url: served.url,
+            shutdown: served.shutdown,
+            variables,
+            http: client(),
         }
+    }
+
+    /// Starts the program anew on the same folder, as after a kill: what was held is freed.
+    pub async fn restart(&mut self) {
+        self.shutdown.cancel();
+        let served = Served::start(&self.variables, &self.folder, self.clock.clone()).await;
+        sync::free_abandoned(&served.app.engine.db, served.app.now(), true)
+            .await
+            .unwrap();
+        self.app = served.app;
+        self.url = served.url;
+        self.shutdown = served.shutdown;
+        self.http = client();
+    }
+
+    /// Works until the stand-in has answered so many calls of a method since its start, and drops
+    /// everything there and then, as a kill does.
+    pub async fn drain_until_served(&self, method: Method, count: usize) {
+        tokio::select! {
+            () = self.drain() => panic!("the run ended before {count} calls of {method:?}"),
+            () = self.google.wait_for(method, count) => {}
+        }
+    }
+
+    /// The time on the machine, for what must not wait in truth.
+    pub fn real_time(&self) -> std::time::Instant {
+        std::time::Instant::now()
+    }
+
+    /// How many calls of a method the stand-in's log shows.
+    pub fn calls(&self, method: Method) -> usize {
+        let log = self.google.requests();
+        log.iter()
+            .filter(|request| request.method == method)
+            .count()
     }
 
     /// Sends a request with the operator's key.
@@ -194,6 +222,9 @@ impl TestApp {
             let joint = if path.contains('?') { '&' } else { '?' };
             let page = self.get(&format!("{path}{joint}limit=500{cursor}")).await;
             items.extend(page["items"].as_array().unwrap().iter().cloned());
+            if path.starts_with("/events") {
+                items.iter().for_each(schemas::assert_event);
+            }
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return items,
@@ -231,6 +262,7 @@ impl TestApp {
         let requested = self
             .post(&format!("/integrations/{integration}/sync"), json!({}))
             .await;
+        schemas::assert_sync_requests(self).await;
         requested["run_id"].as_str().unwrap().to_owned()
     }
 
@@ -256,7 +288,9 @@ impl TestApp {
     pub async fn sync(&self, integration: &str) -> Value {
         let run = self.request_sync(integration).await;
         self.drain().await;
-        self.get(&format!("/runs/{run}")).await
+        let run = self.get(&format!("/runs/{run}")).await;
+        assert_adds_up(&run);
+        run
     }
 
     /// Syncs until a run is a success; gives the runs.
@@ -360,6 +394,36 @@ impl TestApp {
         }
         told
     }
+}
+
+/// The program's server, and what ends it.
+struct Served {
+    app: Arc<App>,
+    url: String,
+    shutdown: CancellationToken,
+}
+
+impl Served {
+    async fn start(
+        variables: &HashMap<String, String>,
+        folder: &TempDir,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let environment = variables.iter().map(|(k, v)| (k.into(), v.into()));
+        let folder = folder.path().to_path_buf();
+        let (config, _) = Config::load(None, environment, Some(folder)).unwrap();
+        let app = App::build(&config, clock, Setup::Create).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        app.tasks
+            .spawn(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+        Self { app, url, shutdown }
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::new()
 }
 
 impl Drop for TestApp {

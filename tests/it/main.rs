@@ -6,15 +6,25 @@
 )]
 
 mod api;
+mod chaos;
 mod child;
 mod commands;
 mod db;
+mod doubles;
+mod ending;
 mod harness;
 mod kills;
 mod logs;
 mod mistakes;
 mod papers;
+mod provider_trouble;
+mod quota;
+mod real_mail;
+mod removal;
+mod resync;
+mod schemas;
 mod store;
 mod syncing;
 mod takeover;
 mod tidy;
+mod tokens;

@@ -8,13 +8,10 @@ use futures_util::{
 };
 
 use super::{
-    super::{ConnectorError, Fetched, RawItem, client::ClientError},
+    super::{ConnectorError, Fetched, OUTAGE, RawItem, client::ClientError},
     api::Api,
 };
 use crate::domain::sync::SkipReason;
-
-/// So many messages in a row that cannot be had mean that nothing can be had.
-const OUTAGE: usize = 5;
 
 type Answer = Result<(String, Fetched), ConnectorError>;
 

@@ -70,6 +70,10 @@ pub struct Spending {
     /// Units by second since the epoch.
     #[serde(default)]
     pub seconds: BTreeMap<i64, u32>,
+    /// Units that may have been spent since, up to the moment at which a successor begins: when the
+    /// process that saved this was killed, nobody knows.
+    #[serde(default)]
+    pub reserved: u32,
     /// Units a minute, where refusals lowered it.
     #[serde(default)]
     pub rate: Option<u32>,
@@ -106,16 +110,20 @@ impl Governor {
             let restored = spent.rate.unwrap_or(limit);
             restored.clamp(lowest(limit), limit)
         });
-        let state = State {
+        let now = clock.now();
+        let mut state = State {
             seconds: spent.seconds,
             in_flight: 0,
             rate,
-            rate_since: clock.now(),
+            rate_since: now,
             generation: 0,
             backoff: FIRST_BACKOFF,
             paused_until: None,
             total: 0,
         };
+        if spent.reserved > 0 {
+            state.book(spent.reserved, now);
+        }
         Self {
             configured: limit_per_minute,
             clock,
@@ -186,20 +194,15 @@ impl Governor {
         }
     }
 
-    /// What was spent in the last minute, with `reserve` units booked now on top: saved before they
-    /// are spent, so that after a crash the successor waits rather than being refused.
+    /// What was spent in the last minute, with `reserve` units on top: saved before they are spent, so
+    /// that after a crash the successor waits rather than being refused.
     pub fn spending(&self, reserve: u32) -> Spending {
         let now = self.clock.now();
         let mut state = self.state();
         state.forget(now);
-        let mut seconds = state.seconds.clone();
-        let booked = reserve.saturating_add(state.in_flight);
-        if booked > 0 {
-            let second = seconds.entry(now.timestamp()).or_default();
-            *second = second.saturating_add(booked);
-        }
         Spending {
-            seconds,
+            seconds: state.seconds.clone(),
+            reserved: reserve.saturating_add(state.in_flight),
             rate: state.rate.filter(|_| state.rate != self.configured),
         }
     }

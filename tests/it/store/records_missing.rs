@@ -256,3 +256,39 @@ async fn listed_labels_are_paged_in_one_order_whatever_the_ids_are() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_listing_that_begins_anew_forgets_what_was_listed_and_keeps_the_outcomes() {
+    both(async |test| {
+        let db = &test.db;
+        let of = connect_gmail(db).await;
+        store(db, &of, &["a", "b", "c"]).await;
+        assert_eq!(
+            raw_data::newest_id(db, of.id).await.unwrap().as_deref(),
+            Some("c")
+        );
+        let run = add_run(db, &of).await;
+        list(db, run, &["a", "b", "c"], &["INBOX"]).await;
+        let tx = db.begin().await.unwrap();
+        sync_listing::begin(&tx, run).await.unwrap();
+        tx.commit().await.unwrap();
+        list(db, run, &["b"], &["STARRED"]).await;
+
+        let tx = db.begin().await.unwrap();
+        let missing = raw_data::count_missing(&tx, of.id, run).await.unwrap();
+        assert_eq!((missing.stored, missing.missing), (3, 2));
+        let rows = raw_data::listed_labels(&tx, of.id, run, "", 10)
+            .await
+            .unwrap();
+        let ids: Vec<&str> = rows.iter().map(|row| row.external_id.as_str()).collect();
+        assert_eq!(ids, ["b"]);
+        let known = sync_listing::lookup(&tx, run, &strings(&["a", "c"]))
+            .await
+            .unwrap();
+        for id in ["a", "c"] {
+            assert_eq!(known[id].outcome, Some(Outcome::Unchanged));
+            assert!(known[id].labels.is_empty());
+        }
+    })
+    .await;
+}
