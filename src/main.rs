@@ -9,6 +9,10 @@ use nucleus::{
     telemetry,
 };
 
+/// Parsing mail is many small allocations on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Reaches a person's digital footprint: connections, credentials and event-driven ingestion.
 #[derive(Parser)]
 #[command(version, about)]

@@ -323,7 +323,7 @@ async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
         ));
     };
     let settings = SyncSettings::parse(&found.sync_settings)?;
-    let access = sync::access(engine, service, &found, &settings).await?;
+    let access = sync::access(engine, service, &found, &settings);
     let answer = service.connector.account(&access).await;
     let now = app.now();
     let status = match &answer {

@@ -31,6 +31,10 @@ use sql::Sql;
 
 /// How long a connection may be waited for, and a lock that another process holds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A file that others are just setting up is tried so often,
+const BUSY_TRIES: u32 = 40;
+/// this far apart.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// Pages that a SQLite connection keeps, in KiB (a negative number, as SQLite wants it).
 const CACHE_KIBIBYTES: &str = "-1024";
 /// SQLite allows 32,766 variables a statement and PostgreSQL 65,535; lists longer than this are cut
@@ -127,7 +131,7 @@ impl Db {
                 writers: pool,
             });
         }
-        let writers = Database::connect(options(url, 1)).await?;
+        let writers = connect_sqlite(url).await?;
         // Every connection to `sqlite::memory:` would be a database of its own.
         let readers = match url.contains(":memory:") {
             true => writers.clone(),
@@ -217,6 +221,29 @@ fn now_ms(conn: &impl ConnectionTrait) -> &'static str {
     match conn.get_database_backend() {
         DbBackend::Postgres => "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
         _ => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)",
+    }
+}
+
+/// Opens a SQLite file for writing. Turning a new file over to its write-ahead log needs it alone, and
+/// SQLite does not wait for that as it waits for other locks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process's lock is waited for on the machine's clock"
+)]
+async fn connect_sqlite(url: &str) -> Result<DatabaseConnection, DbError> {
+    let mut tries = 0;
+    loop {
+        match Database::connect(options(url, 1))
+            .await
+            .map_err(DbError::from)
+        {
+            Err(DbError::Unavailable(error)) if tries < BUSY_TRIES => {
+                tracing::debug!(error = %error, "the database file is busy");
+                tries += 1;
+                tokio::time::sleep(BUSY_WAIT).await;
+            }
+            result => return result,
+        }
     }
 }
 

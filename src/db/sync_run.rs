@@ -305,7 +305,7 @@ pub async fn cancel_requested(db: &Db, run: RunId) -> Result<bool, DbError> {
     .map(|found| found.unwrap_or(true))
 }
 
-/// Writes how far the run has come. It got somewhere, so its failures count from 0 again.
+/// Writes how far the run has come. If it got somewhere, its failures count from 0 again.
 pub async fn save_progress(
     tx: &Tx,
     run: RunId,
@@ -313,10 +313,11 @@ pub async fn save_progress(
     counts: &Counts,
     quota_units: i64,
     new_events: i64,
+    got_somewhere: bool,
 ) -> Result<(), DbError> {
     Sql::new(
         "UPDATE sync_runs SET mode = $2, counts = $3, quota_units = $4, events = events + $5,
-            attempts = 0
+            attempts = CASE WHEN $6 THEN 0 ELSE attempts END
          WHERE id = $1",
         [
             run.into(),
@@ -324,6 +325,7 @@ pub async fn save_progress(
             serde_json::json!(counts).into(),
             quota_units.into(),
             new_events.into(),
+            got_somewhere.into(),
         ],
     )
     .execute(&tx.inner)

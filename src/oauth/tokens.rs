@@ -91,6 +91,8 @@ struct Cached {
     expires_at: Option<DateTime<Utc>>,
     /// The version of the credentials it came from; other credentials make it worthless.
     secret_path: String,
+    /// Whether it is known whose those credentials are.
+    account_verified: bool,
 }
 
 #[derive(Default)]
@@ -155,6 +157,20 @@ impl TokenService {
     ) -> Result<SecretString, TokenError> {
         let mut slot = self.slot(id).lock_owned().await;
         let refresher = Arc::clone(&self.refresher);
+        let lasts = |cached: &Cached| {
+            !is(&cached.token, rejected)
+                && cached
+                    .expires_at
+                    .is_none_or(|end| !refresher.ends_soon(end, id))
+        };
+        // The short way, once for every item: the token of a known account stays that account's,
+        // whatever its owner has replaced since.
+        if let Some(cached) = slot.cached.as_ref().filter(|cached| lasts(cached))
+            && for_known_account
+            && cached.account_verified
+        {
+            return Ok(cached.token.clone());
+        }
         let found = integration::find(&refresher.db, Scope::Operator, id).await?;
         if for_known_account && !found.account_verified {
             return Err(TokenError::Unavailable(
@@ -162,18 +178,14 @@ impl TokenService {
             ));
         }
         let path = pinned(&found)?;
-        let usable = |cached: &Cached| {
-            cached.secret_path == path
-                && !is(&cached.token, rejected)
-                && cached
-                    .expires_at
-                    .is_none_or(|end| !refresher.ends_soon(end, id))
-        };
-        if let Some(cached) = slot.cached.as_ref().filter(|cached| usable(cached)) {
+        let usable = |cached: &Cached| cached.secret_path == path && lasts(cached);
+        if let Some(cached) = slot.cached.as_mut().filter(|cached| usable(cached)) {
+            cached.account_verified = found.account_verified;
             return Ok(cached.token.clone());
         }
         let credentials = refresher.oauth_credentials(&path).await?;
-        if let Some(given) = given_at_creation(&credentials, &path).filter(|given| usable(given)) {
+        let given = given_at_creation(&credentials, &path, found.account_verified);
+        if let Some(given) = given.filter(|given| usable(given)) {
             slot.cached = Some(given.clone());
             return Ok(given.token);
         }
@@ -336,6 +348,7 @@ impl Refresher {
             token: access_token,
             expires_at,
             secret_path,
+            account_verified: found.account_verified,
         })
     }
 
@@ -394,11 +407,16 @@ fn pinned(found: &Integration) -> Result<String, TokenError> {
     })
 }
 
-fn given_at_creation(credentials: &OAuth2Credentials, path: &str) -> Option<Cached> {
+fn given_at_creation(
+    credentials: &OAuth2Credentials,
+    path: &str,
+    account_verified: bool,
+) -> Option<Cached> {
     credentials.access_token.as_ref().map(|token| Cached {
         token: token.clone(),
         expires_at: credentials.access_token_expires_at,
         secret_path: path.to_owned(),
+        account_verified,
     })
 }
 

@@ -16,19 +16,21 @@ use crate::{
     oauth::tokens::{TokenError, TokenService},
 };
 
-/// Makes what the connector of `integration` may touch, with the quota that is left.
-pub async fn access(
+/// Makes what the connector of `integration` may touch for one call that somebody waits for. It is
+/// made whatever is left of the quota: a sync under way may have spent it all.
+pub fn access(
     engine: &Engine,
     service: &Service,
     integration: &Integration,
     settings: &SyncSettings,
-) -> Result<Access, DbError> {
+) -> Access {
+    let governor = Governor::new(None, Spending::default(), Arc::clone(&engine.clock));
     let known = Arc::new(AtomicBool::new(false));
-    access_of_run(engine, service, integration, settings, known).await
+    with_governor(engine, service, integration, settings, governor, known)
 }
 
-/// As [`access`], for a run: once `account_known`, there are no tokens of replaced credentials for it,
-/// which may be another account's.
+/// As [`access`], for a run, with the quota that is left. Once `account_known`, there are no tokens of
+/// replaced credentials for it, which may be another account's.
 pub(super) async fn access_of_run(
     engine: &Engine,
     service: &Service,
@@ -41,12 +43,28 @@ pub(super) async fn access_of_run(
         // What an older version saved in another shape is a minute old by now.
         .and_then(|value| serde_json::from_value::<Spending>(value).ok())
         .unwrap_or_default();
-    let governor = Governor::new(
-        service.connector.user_minute(),
-        spent,
-        Arc::clone(&engine.clock),
+    let budget = service.connector.user_minute();
+    let governor = Governor::new(budget, spent, Arc::clone(&engine.clock));
+    let access = with_governor(
+        engine,
+        service,
+        integration,
+        settings,
+        governor,
+        account_known,
     );
-    Ok(Access {
+    Ok(access)
+}
+
+fn with_governor(
+    engine: &Engine,
+    service: &Service,
+    integration: &Integration,
+    settings: &SyncSettings,
+    governor: Governor,
+    account_known: Arc<AtomicBool>,
+) -> Access {
+    Access {
         base_url: service.api_url.clone(),
         client: engine.client.clone(),
         tokens: Arc::new(IntegrationTokens {
@@ -57,7 +75,7 @@ pub(super) async fn access_of_run(
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
         include_spam_trash: settings.include_spam_trash,
-    })
+    }
 }
 
 struct IntegrationTokens {

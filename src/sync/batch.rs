@@ -88,6 +88,7 @@ pub(super) async fn commit(
     entries: Vec<Entry>,
     commit: Commit<'_>,
 ) -> Result<Committed, DbError> {
+    let got_somewhere = !entries.is_empty();
     let tx = db.begin().await?;
     let held = sync_run::fence(&tx, commit.claim.run_id, commit.claim.fence).await?;
     let mut state = State::load(&tx, &commit, &entries).await?;
@@ -110,6 +111,7 @@ pub(super) async fn commit(
         &counts,
         commit.quota_units,
         events,
+        got_somewhere,
     )
     .await?;
     fail_point!("batch.commit");

@@ -271,7 +271,8 @@ pub(super) async fn fetch_and_write(
     }
 }
 
-/// Turns what was fetched into entries, several at a time, on a thread that may be busy.
+/// Turns what was fetched into entries, on a thread that may be busy, for as long as there is
+/// something to come.
 async fn understand(
     connector: Arc<dyn Connector>,
     integration: IntegrationId,
@@ -279,31 +280,23 @@ async fn understand(
     mut fetched: mpsc::Receiver<Fetching>,
     ready: mpsc::Sender<Vec<Ready>>,
 ) -> Result<(), Stop> {
-    let mut items = Vec::with_capacity(UNDERSTOOD_TOGETHER);
-    while fetched.recv_many(&mut items, UNDERSTOOD_TOGETHER).await > 0 {
-        let taken = std::mem::replace(&mut items, Vec::with_capacity(UNDERSTOOD_TOGETHER));
-        let connector = Arc::clone(&connector);
-        let understood = tokio::task::spawn_blocking(move || {
-            taken
-                .into_iter()
+    let understanding = tokio::task::spawn_blocking(move || {
+        let mut items = Vec::with_capacity(UNDERSTOOD_TOGETHER);
+        while fetched.blocking_recv_many(&mut items, UNDERSTOOD_TOGETHER) > 0 {
+            let entries = items
+                .drain(..)
                 .map(|item| ready_entry(&*connector, integration, include_spam_trash, item))
-                .collect::<Vec<_>>()
-        })
-        .await;
-        let understood = match understood {
-            Ok(understood) => understood,
-            Err(error) => {
-                return Err(Stop::Db(DbError::Schema(format!(
-                    "a blocking task failed: {error}"
-                ))));
+                .collect();
+            fail_point!("run.parsed");
+            // The receiver goes only when the writer has failed, and then that is what is told.
+            if ready.blocking_send(entries).is_err() {
+                return;
             }
-        };
-        fail_point!("run.parsed");
-        if ready.send(understood).await.is_err() {
-            return Ok(());
         }
-    }
-    Ok(())
+    });
+    understanding
+        .await
+        .map_err(|error| Stop::Db(DbError::Schema(format!("a blocking task failed: {error}"))))
 }
 
 fn ready_entry(
@@ -426,6 +419,8 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
     if batch.entries.is_empty() && cursor.is_none() {
         return Ok(());
     }
+    // A page that says nothing is not getting anywhere: what fails after it may fail for ever.
+    active.progressed |= !batch.entries.is_empty();
     let cursor: Option<SyncCursor> = cursor.map(|value| {
         let listing = active.service.connector.listing(&value);
         batch::cursor_of(&active.claim, value, listing == Some(Listing::Resync))
@@ -451,7 +446,6 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
     drop(batch.permits);
     active.counts = committed.counts;
     active.held = committed.held;
-    active.progressed = true;
     if active.held.cancel_requested {
         active.cancelled.cancel();
     }

@@ -164,7 +164,7 @@ async fn commit_changes(
     let now = active.engine.clock.now();
     let events = outbox::append_dna_events(&tx, &active.source, records, now).await?;
     let units = active.quota_units();
-    sync_run::save_progress(&tx, run, active.mode, &counts, units, events).await?;
+    sync_run::save_progress(&tx, run, active.mode, &counts, units, events, true).await?;
     fail_point!("resync.commit");
     tx.commit().await?;
     fail_point!("resync.committed");

@@ -115,10 +115,10 @@ async fn a_run_is_claimed_renewed_and_finished_by_its_fence() {
         };
         let tx = db.begin().await.unwrap();
         sync_run::fence(&tx, run, claimed.fence).await.unwrap();
-        sync_run::save_progress(&tx, run, Mode::Incremental, &counts, 25, 1)
+        sync_run::save_progress(&tx, run, Mode::Incremental, &counts, 25, 1, true)
             .await
             .unwrap();
-        sync_run::save_progress(&tx, run, Mode::Incremental, &counts, 26, 2)
+        sync_run::save_progress(&tx, run, Mode::Incremental, &counts, 26, 2, true)
             .await
             .unwrap();
         sync_run::finish(&tx, run, RunStatus::Partial, 27, Some(&error), at(3))
@@ -214,7 +214,7 @@ async fn a_run_put_back_is_claimed_again_and_counts_its_failures() {
             (5, 2, 40)
         );
         let tx = db.begin().await.unwrap();
-        sync_run::save_progress(&tx, run, Mode::Full, &Counts::default(), 41, 0)
+        sync_run::save_progress(&tx, run, Mode::Full, &Counts::default(), 41, 0, true)
             .await
             .unwrap();
         tx.commit().await.unwrap();

@@ -37,7 +37,8 @@ async fn eight_writers_over_two_pools_share_one_file() {
             raw_data::lookup(&tx, row.id, &ids).await?;
             let rows = ids.iter().map(|id| new_row(&row, id, &["INBOX"])).collect();
             raw_data::upsert(&tx, row.entity_id, row.id, rows, at(batch)).await?;
-            sync_run::save_progress(&tx, run, Mode::Full, &Counts::default(), batch, 1).await?;
+            sync_run::save_progress(&tx, run, Mode::Full, &Counts::default(), batch, 1, true)
+                .await?;
             outbox::append_dna_events(&tx, &source, changed(4), at(batch)).await?;
             tx.commit().await?;
             raw_data::stored_ids(db, row.id, &ids).await?;
