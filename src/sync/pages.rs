@@ -80,15 +80,8 @@ pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
             return Ok(());
         }
         let fetch = gaps.into_iter().map(|gap| gap.external_id).collect();
-        carry_out(
-            active,
-            Work {
-                notes: Vec::new(),
-                fetch,
-            },
-            None,
-        )
-        .await?;
+        let notes = Vec::new();
+        carry_out(active, Work { notes, fetch }, None).await?;
     }
 }
 
@@ -146,23 +139,10 @@ async fn carry_out(
     let Work { mut notes, fetch } = work;
     while notes.len() > BATCH_NOTES {
         let rest = notes.split_off(BATCH_NOTES);
-        write(
-            active,
-            Batch {
-                entries: notes,
-                fetched: 0,
-                permits: Vec::new(),
-            },
-            None,
-        )
-        .await?;
+        write(active, Batch::of(notes), None).await?;
         notes = rest;
     }
-    let first = Batch {
-        entries: notes,
-        fetched: 0,
-        permits: Vec::new(),
-    };
+    let first = Batch::of(notes);
     if fetch.is_empty() {
         return write(active, first, cursor).await;
     }
@@ -201,6 +181,16 @@ struct Batch {
     entries: Vec<Entry>,
     fetched: i64,
     permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    /// Entries that took no fetch.
+    fn of(entries: Vec<Entry>) -> Self {
+        Self {
+            entries,
+            ..Self::default()
+        }
+    }
 }
 
 /// Fetches items and writes them by the batch; the cursor moves with the last one.

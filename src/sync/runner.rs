@@ -241,7 +241,7 @@ impl Engine {
         };
         // Before anything is spent: a kill before the first batch must not be forgotten.
         let tx = self.db.begin().await?;
-        active.held = sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+        sync_run::fence(&tx, claim.run_id, claim.fence).await?;
         quota_window::save(&tx, claim.integration_id, pages::spending(&active)).await?;
         tx.commit().await?;
         if active.held.cancel_requested {

@@ -147,7 +147,6 @@ impl ApiClient {
         let mut replacement: Option<SecretString> = None;
         let mut permit = None;
         loop {
-            let ticket = access.governor.acquire(request.units).await;
             let token = match &replacement {
                 Some(token) => token.clone(),
                 None => access
@@ -156,6 +155,8 @@ impl ApiClient {
                     .await
                     .map_err(ClientError::Access)?,
             };
+            // After the token: a call that cannot be made costs nothing.
+            let ticket = access.governor.acquire(request.units).await;
             let now = access.clock.now();
             let failure = match self.attempt(&url, &token, &request, &mut permit, now).await {
                 Ok(body) => {
