@@ -141,14 +141,9 @@ impl TokenService {
         }
     }
 
-    /// A token that is valid now, as far as is known.
-    pub async fn access_token(&self, id: IntegrationId) -> Result<SecretString, TokenError> {
-        self.token_for(id, None, false).await
-    }
-
-    /// A token other than `rejected`, which the service refused. `for_known_account` is for a run that
-    /// has asked whose the credentials are: once the owner has replaced them there is no token for
-    /// it, as it would go on with what may be another account.
+    /// A token that is valid now, as far as is known, and other than `rejected`, if the service refused
+    /// one. `for_known_account` is for a run that has asked whose the credentials are: once the owner
+    /// has replaced them there is no token for it, as it would go on with what may be another account.
     pub async fn token_for(
         &self,
         id: IntegrationId,

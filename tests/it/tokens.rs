@@ -105,7 +105,8 @@ async fn many_who_want_a_token_at_once_cause_one_refresh() {
         for _ in 0..32 {
             let app = Arc::clone(&app.app);
             waiting.spawn(async move {
-                let token = app.engine.tokens.access_token(integration).await.unwrap();
+                let tokens = &app.engine.tokens;
+                let token = tokens.token_for(integration, None, false).await.unwrap();
                 token.expose_secret().to_owned()
             });
         }
