@@ -19,6 +19,7 @@ use futures_util::stream::BoxStream;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::domain::{
@@ -50,6 +51,9 @@ pub struct Access {
     pub clock: Arc<dyn Clock>,
     /// Whether spam and trash are wanted (`sync_settings.include_spam_trash`).
     pub include_spam_trash: bool,
+    /// Once it is cancelled, [`Connector::fetch`] begins no further call. Those under way are answered:
+    /// they are paid for.
+    pub leaving: CancellationToken,
 }
 
 /// Gives the access token of one integration.
@@ -221,7 +225,8 @@ pub trait Connector: Send + Sync {
     async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError>;
 
     /// Fetches items, several at a time, in any order; each id is answered once. An error ends the
-    /// stream: it concerns all the ids that were not answered.
+    /// stream: it concerns all the ids that were not answered. So does [`Access::leaving`], without
+    /// an error.
     fn fetch<'a>(
         &'a self,
         access: &'a Access,

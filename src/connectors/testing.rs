@@ -166,6 +166,7 @@ impl TestServer {
             governor: Arc::new(Governor::new(None, Spending::default(), clock.clone())),
             clock: clock.clone(),
             include_spam_trash: false,
+            leaving: Default::default(),
         };
         Self {
             access,

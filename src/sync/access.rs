@@ -7,6 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Service, SyncSettings};
 use crate::{
@@ -75,6 +76,7 @@ fn with_governor(
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
         include_spam_trash: settings.include_spam_trash,
+        leaving: CancellationToken::new(),
     }
 }
 

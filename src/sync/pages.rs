@@ -213,13 +213,20 @@ pub(super) async fn fetch_and_write(
         let fetched = fetched;
         let memory = Arc::new(tokio::sync::Semaphore::new(BYTES_AHEAD));
         let mut items = connector.fetch(&access, ids);
+        let mut handing_over = false;
         loop {
             let item = tokio::select! {
                 item = items.next() => item,
                 () = cancelled.cancelled() => return Err(Stop::Cancelled),
                 () = shutdown.cancelled() => return Err(Stop::Shutdown),
             };
-            let Some(item) = item else { return Ok(()) };
+            let Some(item) = item else {
+                return if handing_over {
+                    Err(Stop::HandOver)
+                } else {
+                    Ok(())
+                };
+            };
             let (id, what) = item?;
             let permit = match &what {
                 Fetched::Raw(raw) => {
@@ -233,9 +240,10 @@ pub(super) async fn fetch_and_write(
             if fetched.send(Fetching { id, what, permit }).await.is_err() {
                 return Ok(());
             }
-            // A slow service must not make a page outlast the hold.
-            if clock.now() >= hand_over_at {
-                return Err(Stop::HandOver);
+            // A slow service must not make a page outlast the hold; what was asked for is taken.
+            if !handing_over && clock.now() >= hand_over_at {
+                handing_over = true;
+                access.leaving.cancel();
             }
         }
     };

@@ -1,6 +1,9 @@
 //! Gets messages, several at a time, and tells what concerns one message from what concerns all.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    future::ready,
+};
 
 use futures_util::{
     StreamExt,
@@ -32,7 +35,9 @@ pub(super) fn fetch(api: Api<'_>, ids: Vec<String>, concurrency: usize) -> BoxSt
         .into_iter()
         .filter(|id| known.insert(id.clone()))
         .collect();
+    let leaving = &api.access.leaving;
     let gets = stream::iter(ids)
+        .take_while(|_| ready(!leaving.is_cancelled()))
         .map(move |id| get(api, id))
         .buffer_unordered(concurrency.max(1))
         .boxed();
