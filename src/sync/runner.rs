@@ -216,6 +216,7 @@ impl Engine {
         let account_known = Arc::new(AtomicBool::new(found.account_verified));
         let known = Arc::clone(&account_known);
         let access = access::access_of_run(self, service, &found, &settings, known).await?;
+        let tx = self.db.begin().await?;
         let mut active = Active {
             engine: self,
             service,
@@ -227,7 +228,7 @@ impl Engine {
             },
             mode: mode_of(&claim.mode),
             counts: claim.counts.clone(),
-            held: sync_run::renew(&self.db, claim.run_id, claim.fence).await?,
+            held: sync_run::fence(&tx, claim.run_id, claim.fence).await?,
             claim: claim.clone(),
             integration: found,
             settings,
@@ -240,8 +241,6 @@ impl Engine {
             cancelled,
         };
         // Before anything is spent: a kill before the first batch must not be forgotten.
-        let tx = self.db.begin().await?;
-        sync_run::fence(&tx, claim.run_id, claim.fence).await?;
         quota_window::save(&tx, claim.integration_id, pages::spending(&active)).await?;
         tx.commit().await?;
         if active.held.cancel_requested {
