@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use bytes::Bytes;
 use mail_parser::{HeaderValue, MessageParser};
 
-use super::generate;
+use super::{generate, page};
 
 /// A snippet's length, in characters.
 const SNIPPET_CHARS: usize = 140;
@@ -94,7 +94,8 @@ impl Read {
             }
         }
         let preview = message.body_preview(SNIPPET_CHARS).unwrap_or_default();
-        read.snippet = escape_html(&preview).into();
+        let in_one_line: Vec<&str> = preview.split_whitespace().collect();
+        read.snippet = page::escape(&in_one_line.join(" ")).into();
         read
     }
 }
@@ -103,27 +104,6 @@ fn hash(message_id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     message_id.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Text in one line, with what HTML takes for markup escaped.
-fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        if !escaped.is_empty() {
-            escaped.push(' ');
-        }
-        for character in word.chars() {
-            match character {
-                '&' => escaped.push_str("&amp;"),
-                '<' => escaped.push_str("&lt;"),
-                '>' => escaped.push_str("&gt;"),
-                '"' => escaped.push_str("&quot;"),
-                '\'' => escaped.push_str("&#39;"),
-                other => escaped.push(other),
-            }
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! is hit; [`super::google`] carries it out.
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::mailbox::Mailbox;
 
@@ -22,6 +22,10 @@ pub enum Method {
     HistoryList,
     /// `users.labels.list`.
     LabelsList,
+    /// The authorization endpoint: the consent page.
+    Authorize,
+    /// The person's answer to the consent page.
+    Consent,
     /// The token endpoint.
     Token,
     /// The revocation endpoint.
@@ -30,7 +34,7 @@ pub enum Method {
 
 impl Method {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 10;
 
     /// The name in logs, after Google's.
     pub fn name(self) -> &'static str {
@@ -41,6 +45,8 @@ impl Method {
             Self::AttachmentsGet => "attachments.get",
             Self::HistoryList => "history.list",
             Self::LabelsList => "labels.list",
+            Self::Authorize => "authorize",
+            Self::Consent => "consent",
             Self::Token => "token",
             Self::Revoke => "revoke",
         }
@@ -48,7 +54,10 @@ impl Method {
 
     /// Whether it is one of Gmail's, and no OAuth endpoint.
     pub fn is_gmail(self) -> bool {
-        !matches!(self, Self::Token | Self::Revoke)
+        !matches!(
+            self,
+            Self::Authorize | Self::Consent | Self::Token | Self::Revoke
+        )
     }
 }
 
@@ -83,6 +92,19 @@ pub enum Fault {
     HugeBody {
         /// How long, in bytes.
         bytes: u64,
+    },
+    /// Status 200 with this JSON in place of the answer.
+    Json(String),
+    /// The answer without a member of its JSON, or its redirect without a parameter.
+    Lacks(&'static str),
+    /// The answer with another value of a member of its JSON, or of a parameter of its redirect.
+    Says(&'static str, Value),
+    /// The answer with a redirect to elsewhere.
+    Redirect {
+        /// The HTTP status, 307 for instance.
+        code: u16,
+        /// The Location header.
+        location: String,
     },
 }
 

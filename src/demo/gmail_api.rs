@@ -139,7 +139,9 @@ pub fn answer(call: &Call, mailbox: &Mutex<Mailbox>, manner: &Manner) -> Result<
         Method::HistoryList => history_api::list(call, &locked, manner),
         Method::LabelsList => Ok(labels(&locked)),
         // The OAuth endpoints are not Gmail's; they never come here.
-        Method::Token | Method::Revoke => Err(Refused::of(404, "notFound")),
+        Method::Authorize | Method::Consent | Method::Token | Method::Revoke => {
+            Err(Refused::of(404, "notFound"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The stand-in: a loopback server that plays Google's token endpoint and Gmail for one account, with
-//! controls for tests and a log of what it was asked. The order of every Gmail call is: gate, hook,
-//! fault, token, quota, answer. It keeps locks only while it reads or changes what they guard.
+//! The stand-in: a loopback server that plays Google's OAuth endpoints and Gmail, with controls for
+//! tests and a log of what it was asked. The order of every Gmail call is: gate, hook, fault, token,
+//! quota, answer. It keeps locks only while it reads or changes what they guard.
 
 use std::{
     collections::HashSet,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{
+    Router,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     serve::ListenerExt,
@@ -22,6 +23,7 @@ use super::{
     gmail_api::{self, Call, Manner, Refused},
     grants::{self, Grants, OAuthAnswer},
     mailbox::Mailbox,
+    page,
     quota::{QuotaEnforcement, Window, cost},
     routes::router,
     wire::{self, Answer},
@@ -35,11 +37,15 @@ pub struct Options {
     pub client_id: String,
     /// That client's secret.
     pub client_secret: String,
+    /// Where codes may be sent, compared as text; any loopback address over HTTP where none is given.
+    pub redirect_uris: Vec<String>,
+    /// Accounts that are signed in at the same browser besides the mailbox's; theirs are empty.
+    pub other_accounts: Vec<String>,
     /// The refresh token that holds at first.
     pub refresh_token: String,
     /// How long an access token opens, in seconds; Google says a little less than an hour.
     pub access_token_seconds: u32,
-    /// What the person consented to, separated by spaces.
+    /// What the person consented to at first, separated by spaces.
     pub scope: String,
     /// The quota it enforces, if any.
     pub quota: Option<QuotaEnforcement>,
@@ -60,6 +66,8 @@ impl Default for Options {
         Self {
             client_id: "demo-client.apps.example.com".to_owned(),
             client_secret: "demo-client-secret".to_owned(),
+            redirect_uris: Vec::new(),
+            other_accounts: Vec::new(),
             refresh_token: "1//demo-refresh-token".to_owned(),
             access_token_seconds: 3599,
             scope: "https://www.googleapis.com/auth/gmail.readonly".to_owned(),
@@ -100,7 +108,12 @@ struct Control {
 
 /// What the handlers share.
 pub(super) struct Shared {
-    mailbox: Mutex<Mailbox>,
+    /// `http://127.0.0.1:PORT`, which is the issuer's name too.
+    pub(super) base_url: String,
+    /// Who is signed in: the person whose mailbox it is, and the others.
+    pub(super) accounts: Vec<String>,
+    /// One an account, in their order.
+    mailboxes: Vec<Mutex<Mailbox>>,
     control: Mutex<Control>,
     pub(super) grants: Mutex<Grants>,
     spent: Mutex<Window>,
@@ -113,8 +126,8 @@ pub(super) struct Shared {
 
 /// A running stand-in. Dropping it ends it.
 pub struct StandIn {
-    base_url: String,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) router: Router,
     tasks: TaskTracker,
 }
 
@@ -127,10 +140,17 @@ impl StandIn {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let base_url = format!("http://{}", listener.local_addr()?);
+        let mut mailboxes = vec![mailbox];
+        for (serial, account) in (1..).zip(&options.other_accounts) {
+            mailboxes.push(Mailbox::new(account, serial));
+        }
+        let accounts = mailboxes.iter().map(|own| own.email_address().to_owned());
         let shared = Arc::new(Shared {
-            mailbox: Mutex::new(mailbox),
+            base_url,
+            accounts: accounts.collect(),
+            mailboxes: mailboxes.into_iter().map(Mutex::new).collect(),
             control: Mutex::new(Control::default()),
-            grants: Mutex::new(Grants::new(options.refresh_token.clone())),
+            grants: Mutex::new(Grants::new(&options)),
             spent: Mutex::new(Window::default()),
             moved: Notify::new(),
             options,
@@ -142,13 +162,14 @@ impl StandIn {
             // Without it small answers wait for the peer's delayed acknowledgement.
             let _slower_at_worst = connection.set_nodelay(true);
         });
-        let server = axum::serve(listener, router(shared.clone())).with_graceful_shutdown(stopped);
+        let router = router(shared.clone());
+        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped);
         let tasks = TaskTracker::new();
         tasks.spawn(async move { server.await });
         tasks.close();
         Ok(Self {
-            base_url,
             shared,
+            router,
             tasks,
         })
     }
@@ -161,22 +182,27 @@ impl StandIn {
 
     /// `http://127.0.0.1:PORT`, before `/gmail/v1/…`.
     pub fn base_url(&self) -> &str {
-        &self.base_url
+        &self.shared.base_url
+    }
+
+    /// The authorization endpoint, which shows the consent page.
+    pub fn authorize_url(&self) -> String {
+        format!("{}/o/oauth2/v2/auth", self.base_url())
     }
 
     /// The token endpoint.
     pub fn token_url(&self) -> String {
-        format!("{}/token", self.base_url)
+        format!("{}/token", self.base_url())
     }
 
     /// The revocation endpoint.
     pub fn revoke_url(&self) -> String {
-        format!("{}/revoke", self.base_url)
+        format!("{}/revoke", self.base_url())
     }
 
     /// Reads or changes the mailbox, between two calls.
     pub fn with_mailbox<R>(&self, work: impl FnOnce(&mut Mailbox) -> R) -> R {
-        work(&mut lock(&self.shared.mailbox))
+        work(&mut lock(&self.shared.mailboxes[0]))
     }
 
     /// What was asked since the start or the last [`StandIn::clear_requests`], in order of answer.
@@ -254,7 +280,7 @@ impl StandIn {
             .hook(matches, Box::new(hook));
     }
 
-    /// A good access token, without asking the token endpoint.
+    /// A good access token of the mailbox's account, without asking the token endpoint.
     pub fn access_token(&self) -> String {
         let now = self.shared.clock.now();
         lock(&self.shared.grants).issue(&self.shared.options, now)
@@ -265,17 +291,17 @@ impl StandIn {
         lock(&self.shared.grants).expire_access_tokens();
     }
 
-    /// The person withdraws the consent: no token holds any more.
+    /// Every consent is withdrawn: no token holds any more.
     pub fn revoke_grant(&self) {
         lock(&self.shared.grants).revoke();
     }
 
-    /// The person consents anew: only this refresh token holds.
+    /// The mailbox's person consents anew: only this of their refresh tokens holds.
     pub fn set_refresh_token(&self, refresh_token: &str) {
-        lock(&self.shared.grants).set_refresh_token(refresh_token);
+        lock(&self.shared.grants).set_refresh_token(&self.shared.options, refresh_token);
     }
 
-    /// The refresh token that holds, if one does.
+    /// The refresh token of the mailbox that holds, if one does; the newest of several.
     pub fn refresh_token(&self) -> Option<String> {
         lock(&self.shared.grants).refresh_token().map(str::to_owned)
     }
@@ -348,7 +374,7 @@ impl Shared {
         }
         let (hooks, fault) = lock(&self.control).script.next(method, id.as_deref());
         for hook in hooks {
-            hook(&mut lock(&self.mailbox));
+            hook(&mut lock(&self.mailboxes[0]));
         }
         if fault == Some(Fault::Hang) {
             self.record(method, id, 0, 0);
@@ -372,8 +398,13 @@ impl Shared {
         let now = self.clock.now();
         let bearer = text(headers, header::AUTHORIZATION)
             .and_then(|authorization| authorization.strip_prefix("Bearer "));
-        if !bearer.is_some_and(|token| lock(&self.grants).opens(token, now)) {
+        let access = bearer.and_then(|token| lock(&self.grants).opens(token, now));
+        let Some(access) = access else {
             return (failure(call.method, 401, "authError", None), 0);
+        };
+        if !access.gmail {
+            let answer = failure(call.method, 403, "insufficientPermissions", None);
+            return (answer, 0);
         }
         let table = self
             .options
@@ -393,7 +424,7 @@ impl Shared {
             padded: self.options.padded_base64,
             generation: lock(&self.control).page_tokens,
         };
-        match gmail_api::answer(call, &self.mailbox, &manner) {
+        match gmail_api::answer(call, &self.mailboxes[access.account], &manner) {
             Ok(body) => (Answer::json(200, body), units),
             Err(Refused {
                 code,
@@ -434,18 +465,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An injected error in the endpoint's own shape.
 fn failure(method: Method, code: u16, reason: &str, retry_after_seconds: Option<u32>) -> Answer {
-    let body = if method.is_gmail() {
-        error_body(code, reason, message_of(code, reason))
+    let message = message_of(code, reason);
+    let error = if code >= 500 {
+        "internal_failure"
     } else {
-        let error = if code >= 500 {
-            "internal_failure"
-        } else {
-            reason
-        };
-        let OAuthAnswer { body, .. } = grants::refusal(code, error, message_of(code, reason));
-        body.to_string()
+        reason
     };
-    let mut answer = Answer::json(code, body);
+    let mut answer = match method {
+        Method::Authorize | Method::Consent => {
+            Answer::page(code, page::refusal(code, error, message))
+        }
+        Method::Token | Method::Revoke => {
+            let OAuthAnswer { body, .. } = grants::refusal(code, error, message);
+            Answer::json(code, body.to_string())
+        }
+        _ => Answer::json(code, error_body(code, reason, message)),
+    };
     answer.retry_after_seconds = retry_after_seconds;
     answer
 }
@@ -460,5 +495,7 @@ pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str
     headers.get(name)?.to_str().ok()
 }
 
+#[cfg(test)]
+mod authorization_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The provider's side of the table: a loopback stand-in for Google's token endpoint and Gmail, and
+//! The provider's side of the table: a loopback stand-in for Google's OAuth endpoints and Gmail, and
 //! the mailbox behind it. `nucleus demo`, the tests and the benchmark use it, nothing else does.
 //!
 //! It is written to Google's documentation and knows nothing of the client it serves: what it
@@ -15,12 +15,15 @@
 //! - `routes`: its paths.
 //! - [`gmail_api`], with `history_api`, `page_token` and [`payload`]: what Gmail answers, a
 //!   mailbox given.
-//! - [`grants`]: the token endpoint: refresh, revoke, which access tokens are good.
+//! - `authorization` and `page`: the authorization endpoint and what a person sees of it.
+//! - [`person`]: the person at the consent page, where there is no browser.
+//! - [`grants`]: the token endpoint: codes, refresh, revoke, what each access token opens.
 //! - [`quota`]: the units a user may spend in a minute.
 //! - [`faults`]: everything that may go wrong, by script or by chance.
 //! - [`wire`]: whole and broken answers on the connection.
 
 pub mod arrival;
+mod authorization;
 pub mod faults;
 pub mod generate;
 pub mod gmail_api;
@@ -31,8 +34,10 @@ pub mod letters;
 pub mod mailbox;
 pub mod mbox;
 mod odd_letters;
+mod page;
 mod page_token;
 pub mod payload;
+pub mod person;
 pub mod quota;
 mod routes;
 pub mod wire;
@@ -41,4 +46,5 @@ pub use arrival::{Arrival, Raw};
 pub use faults::{Fault, Match, Method};
 pub use google::{Options, RequestLog, StandIn};
 pub use mailbox::{LedgerEntry, Mailbox};
+pub use person::{Consent, DeadEnd};
 pub use quota::{QuotaEnforcement, RefusalStyle};

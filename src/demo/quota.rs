@@ -65,7 +65,7 @@ pub fn cost(table: &QuotaTable, method: Method) -> u32 {
         Method::MessagesList => table.list,
         Method::HistoryList => table.history,
         Method::GetProfile | Method::LabelsList => table.profile,
-        Method::Token | Method::Revoke => 0,
+        Method::Authorize | Method::Consent | Method::Token | Method::Revoke => 0,
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         )
         .route("/gmail/v1/users/{user}/history", get(list_history))
         .route("/gmail/v1/users/{user}/labels", get(list_labels))
+        .route("/o/oauth2/v2/auth", get(authorize).post(consent))
         .route("/token", post(token))
         .route("/revoke", post(revoke))
         .fallback(unknown_path)
@@ -122,6 +123,24 @@ async fn list_labels(
 ) -> Response {
     let path = (user, None, None);
     gmail(shared, Method::LabelsList, path, query, headers).await
+}
+
+async fn authorize(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let answer = move |shared: &Shared| (shared.authorize(&query.unwrap_or_default()), 0);
+    shared.serve(Method::Authorize, None, answer).await
+}
+
+/// The consent page's form goes to the address of the page.
+async fn consent(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Response {
+    let answer = move |shared: &Shared| {
+        let form: Vec<_> = form_pairs(&body).collect();
+        (shared.consent(&query.unwrap_or_default(), &form), 0)
+    };
+    shared.serve(Method::Consent, None, answer).await
 }
 
 async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -1,5 +1,5 @@
 //! Answers as bytes on the connection: whole with their length, or broken as a [`Fault`] says. It
-//! knows nothing of what is in them.
+//! knows nothing of what is in them but the names that a fault gives.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -9,6 +9,8 @@ use axum::{
     response::Response,
 };
 use futures_util::stream;
+use serde_json::Value;
+use url::Url;
 
 use super::faults::Fault;
 use crate::domain::Clock;
@@ -30,25 +32,87 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The Retry-After header, in seconds.
     pub retry_after_seconds: Option<u32>,
+    /// The Location header.
+    pub location: Option<String>,
 }
 
 impl Answer {
     /// JSON with a status.
     pub fn json(code: u16, body: impl Into<Bytes>) -> Self {
+        Self::of(code, "application/json; charset=UTF-8", body.into())
+    }
+
+    /// A page with a status.
+    pub fn page(code: u16, html: String) -> Self {
+        Self::of(code, "text/html; charset=utf-8", html.into())
+    }
+
+    /// 302 to an address.
+    pub fn redirect(location: String) -> Self {
+        Self {
+            location: Some(location),
+            ..Self::page(302, String::new())
+        }
+    }
+
+    fn of(code: u16, content_type: &'static str, body: Bytes) -> Self {
         Self {
             code,
-            body: body.into(),
-            content_type: "application/json; charset=UTF-8",
+            body,
+            content_type,
             retry_after_seconds: None,
+            location: None,
+        }
+    }
+
+    /// Takes a member of the JSON, or a parameter of the Location, away, or gives it another value.
+    fn change(&mut self, name: &str, value: Option<&Value>) {
+        if let Some(mut location) = self.location.as_deref().and_then(|to| Url::parse(to).ok()) {
+            let pairs = location.query_pairs().into_owned();
+            let mut kept: Vec<_> = pairs.filter(|(own, _)| own != name).collect();
+            if let Some(value) = value {
+                let text = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                kept.push((name.to_owned(), text));
+            }
+            location.query_pairs_mut().clear().extend_pairs(kept);
+            self.location = Some(location.into());
+        } else if let Ok(Value::Object(mut members)) = serde_json::from_slice(&self.body) {
+            match value {
+                Some(value) => members.insert(name.to_owned(), value.clone()),
+                None => members.remove(name),
+            };
+            self.body = Value::Object(members).to_string().into();
         }
     }
 }
 
 /// The response for an answer, broken where a fault says so.
 pub fn respond(mut answer: Answer, fault: Option<Fault>, clock: &Arc<dyn Clock>) -> Response {
+    match &fault {
+        Some(Fault::Lacks(name)) => answer.change(name, None),
+        Some(Fault::Says(name, value)) => answer.change(name, Some(value)),
+        Some(Fault::Redirect { code, location }) => {
+            answer.code = *code;
+            answer.location = Some(location.clone());
+        }
+        _ => {}
+    }
     let whole = answer.body.len() as u64;
     let (length, body) = match fault {
-        None | Some(Fault::Status { .. } | Fault::Hang) => (whole, Body::from(answer.body)),
+        None
+        | Some(
+            Fault::Status { .. }
+            | Fault::Hang
+            | Fault::Lacks(_)
+            | Fault::Says(..)
+            | Fault::Redirect { .. },
+        ) => (whole, Body::from(answer.body)),
+        Some(Fault::Json(body)) => {
+            answer.code = 200;
+            (body.len() as u64, Body::from(body))
+        }
         Some(Fault::TruncatedJson) => {
             let half = answer.body.slice(..answer.body.len() / 2);
             (half.len() as u64, Body::from(half))
@@ -82,6 +146,11 @@ pub fn respond(mut answer: Answer, fault: Option<Fault>, clock: &Arc<dyn Clock>)
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     if let Some(seconds) = answer.retry_after_seconds {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(location) = answer.location
+        && let Ok(location) = HeaderValue::try_from(location)
+    {
+        headers.insert(header::LOCATION, location);
     }
     response
 }

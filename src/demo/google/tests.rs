@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A clock that moves when it is told to, and by waiting on it.
-struct TestClock(Mutex<DateTime<Utc>>);
+pub(super) struct TestClock(Mutex<DateTime<Utc>>);
 
 impl TestClock {
     fn start() -> Arc<Self> {
@@ -40,26 +40,26 @@ impl Clock for TestClock {
 }
 
 /// A response as it came off the connection.
-struct Got {
-    status: u16,
-    headers: String,
-    body: Vec<u8>,
+pub(super) struct Got {
+    pub(super) status: u16,
+    pub(super) headers: String,
+    pub(super) body: Vec<u8>,
     declared: usize,
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    fn reason(&self) -> (u16, String) {
+    pub(super) fn reason(&self) -> (u16, String) {
         let json = self.json();
         let reason = json["error"]["errors"][0]["reason"].as_str().unwrap();
         (self.status, reason.to_owned())
     }
 }
 
-async fn exchange(stand_in: &StandIn, request: String) -> Option<Got> {
+pub(super) async fn exchange(stand_in: &StandIn, request: String) -> Option<Got> {
     let address = stand_in.base_url().strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(request.as_bytes()).await.unwrap();
@@ -67,9 +67,12 @@ async fn exchange(stand_in: &StandIn, request: String) -> Option<Got> {
     // A connection that breaks still leaves what came before.
     let _broken_off = connection.read_to_end(&mut bytes).await;
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let headers = String::from_utf8(bytes[..end].to_vec())
-        .unwrap()
-        .to_lowercase();
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let lines = head.lines().map(|line| match line.split_once(':') {
+        Some((name, value)) => format!("{}:{value}", name.to_lowercase()),
+        None => line.to_owned(),
+    });
+    let headers = lines.collect::<Vec<_>>().join("\n");
     let length = headers.split("content-length: ").nth(1)?;
     Some(Got {
         status: headers[9..12].parse().unwrap(),
@@ -79,7 +82,7 @@ async fn exchange(stand_in: &StandIn, request: String) -> Option<Got> {
     })
 }
 
-async fn get_as(stand_in: &StandIn, token: &str, path: &str) -> Got {
+pub(super) async fn get_as(stand_in: &StandIn, token: &str, path: &str) -> Got {
     let request = format!(
         "GET /gmail/v1/users/me/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
@@ -91,7 +94,7 @@ async fn get(stand_in: &StandIn, path: &str) -> Got {
     get_as(stand_in, &token, path).await
 }
 
-async fn post(stand_in: &StandIn, path: &str, form: &str) -> Got {
+pub(super) async fn post(stand_in: &StandIn, path: &str, form: &str) -> Got {
     let length = form.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
@@ -99,7 +102,7 @@ async fn post(stand_in: &StandIn, path: &str, form: &str) -> Got {
     exchange(stand_in, request).await.unwrap()
 }
 
-async fn start(options: Options) -> (StandIn, Arc<TestClock>) {
+pub(super) async fn start(options: Options) -> (StandIn, Arc<TestClock>) {
     let clock = TestClock::start();
     let mailbox = generate::mailbox(20, 1);
     let stand_in = StandIn::start(mailbox, options, clock.clone())
@@ -108,7 +111,7 @@ async fn start(options: Options) -> (StandIn, Arc<TestClock>) {
     (stand_in, clock)
 }
 
-const REFRESH: &str = "grant_type=refresh_token&refresh_token=1%2F%2Fdemo-refresh-token&client_id=demo-client.apps.example.com&client_secret=demo-client-secret";
+pub(super) const REFRESH: &str = "grant_type=refresh_token&refresh_token=1%2F%2Fdemo-refresh-token&client_id=demo-client.apps.example.com&client_secret=demo-client-secret";
 
 #[tokio::test]
 async fn a_client_refreshes_lists_and_reads() {
