@@ -441,6 +441,10 @@ pub fn variables_for(google: &StandIn, options: &Options) -> HashMap<String, Str
             "NUCLEUS_SERVICES__GMAIL__API_URL",
             google.base_url().to_owned(),
         ),
+        (
+            "NUCLEUS_SERVICES__GMAIL__AUTHORIZE_URL",
+            google.authorize_url(),
+        ),
         ("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", google.token_url()),
         ("NUCLEUS_SERVICES__GMAIL__REVOKE_URL", google.revoke_url()),
         (

@@ -114,6 +114,10 @@ fn config(google: &StandIn, folder: &std::path::Path) -> anyhow::Result<Config> 
             "NUCLEUS_SERVICES__GMAIL__API_URL",
             google.base_url().to_owned(),
         ),
+        (
+            "NUCLEUS_SERVICES__GMAIL__AUTHORIZE_URL",
+            google.authorize_url(),
+        ),
         ("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", google.token_url()),
         ("NUCLEUS_SERVICES__GMAIL__REVOKE_URL", google.revoke_url()),
         ("NUCLEUS_SERVICES__GMAIL__CLIENT_ID", known.client_id),
