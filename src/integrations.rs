@@ -8,12 +8,15 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::{
     db::{
-        Db, DbError, entity, integration, integration::Integration, outbox, raw_data,
-        secret_intent, secret_intent::SecretIntent,
+        Db, DbError, entity, former_integration, integration,
+        integration::{Grant, Integration},
+        outbox, raw_data, secret_intent,
+        secret_intent::{SecretIntent, SecretIntentId},
     },
     domain::{
         Clock, EntityId, IntegrationId, ServiceName, errors, ids::Id, record::Change, sync::Scope,
@@ -34,6 +37,15 @@ const GOOGLE: [ServiceName; 3] = [
     ServiceName::GoogleCalendar,
     ServiceName::GoogleDrive,
 ];
+
+/// The services for which one grant of `service` stands.
+pub fn sharing(service: &ServiceName) -> &[ServiceName] {
+    if GOOGLE.contains(service) {
+        &GOOGLE
+    } else {
+        std::slice::from_ref(service)
+    }
+}
 
 /// Why a connection was not made, changed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +69,15 @@ pub enum Records {
     Keep,
     /// They go.
     Delete,
+}
+
+/// A version of a secret that is written and that no row names yet.
+#[derive(Debug)]
+pub struct Announced {
+    /// Announces it.
+    pub intent: SecretIntentId,
+    /// Where it is.
+    pub path: SecretPath,
 }
 
 /// What removing a connection did.
@@ -103,12 +124,14 @@ impl Integrations {
         mut row: Integration,
         credentials: Credentials,
     ) -> Result<Integration, IntegrationError> {
-        let (intent, path) = self.put(&row, credentials).await?;
-        row.secret_path = Some(path.to_string());
-        let result = self.insert(&row, intent).await;
+        let announced = self
+            .announce(row.entity_id, row.service()?, credentials)
+            .await?;
+        row.secret_path = Some(announced.path.to_string());
+        let result = self.insert(&row, announced.intent).await;
         if let Err(error) = result {
             // Only the version made here: the entity's other connection has its own.
-            self.take_back(&path, intent).await;
+            self.take_back(&announced).await;
             if matches!(error, DbError::Conflict) {
                 return Err(IntegrationError::Exists);
             }
@@ -118,11 +141,7 @@ impl Integrations {
         Ok(row)
     }
 
-    async fn insert(
-        &self,
-        row: &Integration,
-        intent: secret_intent::SecretIntentId,
-    ) -> Result<(), DbError> {
+    async fn insert(&self, row: &Integration, intent: SecretIntentId) -> Result<(), DbError> {
         let tx = self.db.begin().await?;
         integration::insert(&tx, row).await?;
         secret_intent::delete(&tx, intent).await?;
@@ -135,13 +154,15 @@ impl Integrations {
         found: &Integration,
         credentials: Credentials,
     ) -> Result<(), IntegrationError> {
-        let (intent, path) = self.put(found, credentials).await?;
-        if let Err(error) = self.pin(found, &path).await {
-            self.take_back(&path, intent).await;
+        let announced = self
+            .announce(found.entity_id, found.service()?, credentials)
+            .await?;
+        if let Err(error) = self.pin(found, &announced.path).await {
+            self.take_back(&announced).await;
             return Err(error.into());
         }
         self.tokens.forget(found.id);
-        self.destroy_last(found.secret_path.as_deref(), intent)
+        self.destroy_last(found.secret_path.as_deref(), announced.intent)
             .await;
         Ok(())
     }
@@ -178,7 +199,7 @@ impl Integrations {
         let count = match records {
             Records::Keep => {
                 if let Some(account) = &found.account {
-                    integration::remember_former(&tx, found, account, now).await?;
+                    former_integration::insert(&tx, found, account, now).await?;
                 }
                 raw_data::release(&tx, found.id).await?
             }
@@ -225,21 +246,14 @@ impl Integrations {
         }
     }
 
-    /// Revokes the grant, unless another connection lives on it.
+    /// Revokes the grant of a connection that is being removed.
     async fn revoke(&self, found: &Integration) -> Result<(bool, Option<String>), DbError> {
         let service = found.service()?;
         if found.credential_type != "oauth2" {
             return Ok((false, Some("not_supported".to_owned())));
         }
-        let sharing: &[ServiceName] = if GOOGLE.contains(&service) {
-            &GOOGLE
-        } else {
-            std::slice::from_ref(&service)
-        };
-        if integration::sharing_account(&self.db, found, sharing).await? > 0 {
-            return Ok((false, Some("shared_grant".to_owned())));
-        }
-        let credentials = match self.credentials(found).await {
+        let path = found.secret_path.as_deref().unwrap_or_default();
+        let credentials = match self.credentials(path).await {
             Ok(credentials) => credentials,
             Err(error) => {
                 tracing::warn!(
@@ -254,15 +268,32 @@ impl Integrations {
         let Credentials::OAuth2(credentials) = credentials else {
             return Ok((false, Some("not_supported".to_owned())));
         };
-        match self
-            .tokens
-            .revoke(service, &credentials.refresh_token)
+        let grant = Grant {
+            of: Some(found.id),
+            entity_id: found.entity_id,
+            account: found.account.as_deref(),
+            services: sharing(&service),
+        };
+        self.revoke_grant(service, &grant, &credentials.refresh_token)
             .await
-        {
+    }
+
+    /// Revokes a grant, unless a connection lives on it. A service that fails is no error: the second
+    /// part says why the grant was not revoked.
+    pub async fn revoke_grant(
+        &self,
+        service: ServiceName,
+        grant: &Grant<'_>,
+        refresh_token: &SecretString,
+    ) -> Result<(bool, Option<String>), DbError> {
+        if integration::sharing_grant(&self.db, grant).await? > 0 {
+            return Ok((false, Some("shared_grant".to_owned())));
+        }
+        match self.tokens.revoke(service, refresh_token).await {
             Ok(()) => Ok((true, None)),
             Err(error) => {
                 tracing::warn!(
-                    integration.id = %found.id,
+                    entity.id = %grant.entity_id,
                     provider = %service,
                     error = %error,
                     "the service did not revoke the grant"
@@ -272,22 +303,22 @@ impl Integrations {
         }
     }
 
-    async fn credentials(&self, found: &Integration) -> Result<Credentials, SecretError> {
-        let path: SecretPath = found.secret_path.as_deref().unwrap_or_default().parse()?;
+    /// The credentials at `path`.
+    pub async fn credentials(&self, path: &str) -> Result<Credentials, SecretError> {
+        let path: SecretPath = path.parse()?;
         Credentials::open(&self.secrets.get(&path).await?)
     }
 
-    /// Announces a version and writes it.
-    async fn put(
+    /// Announces a version and writes it. It is to be pinned together with
+    /// [`Integrations::insert`] or the like, or taken back.
+    pub async fn announce(
         &self,
-        row: &Integration,
+        entity_id: EntityId,
+        service: ServiceName,
         credentials: Credentials,
-    ) -> Result<(secret_intent::SecretIntentId, SecretPath), IntegrationError> {
-        let labels = Labels {
-            entity_id: row.entity_id,
-            service: row.service()?,
-        };
-        let name = SecretName::new(labels.entity_id, labels.service);
+    ) -> Result<Announced, IntegrationError> {
+        let labels = Labels { entity_id, service };
+        let name = SecretName::new(entity_id, service);
         let intent = SecretIntent {
             id: Id::new(),
             secret_name: name.to_string(),
@@ -302,27 +333,22 @@ impl Integrations {
             .put(&name, credentials.seal()?, &labels)
             .await?;
         fail::fail_point!("secret.put");
-        Ok((intent.id, path))
+        Ok(Announced {
+            intent: intent.id,
+            path,
+        })
     }
 
-    /// Undoes [`Self::put`] after the transaction that should have pinned the version failed. If
-    /// this fails too, the intent stays, and the sweep does it.
-    async fn take_back(&self, path: &SecretPath, intent: secret_intent::SecretIntentId) {
-        let undone: Result<(), IntegrationError> = async {
-            self.secrets.destroy(path).await?;
-            let tx = self.db.begin().await?;
-            secret_intent::delete(&tx, intent).await?;
-            Ok(tx.commit().await?)
-        }
-        .await;
-        if let Err(error) = undone {
-            tracing::warn!(error = %error, "a version of a secret is left to the sweep");
-        }
+    /// Undoes [`Integrations::announce`] where the version is not wanted after all, or the
+    /// transaction that should have pinned it failed.
+    pub async fn take_back(&self, announced: &Announced) {
+        self.destroy_last(Some(announced.path.as_str()), announced.intent)
+            .await;
     }
 
     /// Destroys a version that no row names any more, and then forgets the intent. If this fails,
     /// the intent stays, and the sweep does it.
-    async fn destroy_last(&self, path: Option<&str>, intent: secret_intent::SecretIntentId) {
+    pub async fn destroy_last(&self, path: Option<&str>, intent: SecretIntentId) {
         let destroyed: Result<(), IntegrationError> = async {
             if let Some(path) = path {
                 let path = path.parse().map_err(SecretError::from)?;
@@ -334,7 +360,7 @@ impl Integrations {
         }
         .await;
         if let Err(error) = destroyed {
-            tracing::warn!(error = %error, "an old version of a secret is left to the sweep");
+            tracing::warn!(error = %error, "a version of a secret is left to the sweep");
         }
     }
 

@@ -17,6 +17,7 @@ mod m003_raw_data;
 mod m004_sync;
 mod m005_outbox;
 mod m006_keys;
+mod m007_oauth_sessions;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m004_sync::Migration),
             Box::new(m005_outbox::Migration),
             Box::new(m006_keys::Migration),
+            Box::new(m007_oauth_sessions::Migration),
         ]
     }
 }

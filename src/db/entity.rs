@@ -41,6 +41,17 @@ pub async fn list(db: &Db, scope: Scope, slicing: Slicing) -> Result<Slice<Entit
     sql.slice(slicing, db.reader()).await
 }
 
+/// The entity.
+pub async fn find(db: &Db, id: EntityId) -> Result<Entity, DbError> {
+    Sql::new(
+        "SELECT id, name, created_at FROM entity WHERE id = $1",
+        [id.into()],
+    )
+    .one(db.reader())
+    .await?
+    .ok_or(DbError::NotFound)
+}
+
 /// Whether there is such an entity.
 pub async fn exists(db: &Db, id: EntityId) -> Result<bool, DbError> {
     Sql::new("SELECT count(*) FROM entity WHERE id = $1", [id.into()])

@@ -1,5 +1,4 @@
-//! `entity_integrations`: connected accounts; and `former_integrations`: what a removed connection
-//! leaves behind so that its records can be adopted.
+//! `entity_integrations`: connected accounts.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
@@ -89,8 +88,9 @@ impl Integration {
 pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
     Sql::new(
         "INSERT INTO entity_integrations (id, entity_id, service_name, service_type, display_name,
-            description, secret_path, credential_type, status, next_sync_at, token_expires_at,
-            scopes, config, sync_settings, meta_data, created_at, updated_at, created_by)
+            description, secret_path, credential_type, status, account, next_sync_at,
+            token_expires_at, scopes, config, sync_settings, meta_data, created_at, updated_at,
+            created_by)
          VALUES ",
         [],
     )
@@ -104,6 +104,7 @@ pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         row.secret_path.clone().into(),
         row.credential_type.clone().into(),
         row.status.clone().into(),
+        row.account.clone().into(),
         row.next_sync_at.into(),
         row.token_expires_at.into(),
         row.scopes.clone().into(),
@@ -133,6 +134,31 @@ pub async fn find_in(tx: &Tx, scope: Scope, id: IntegrationId) -> Result<Integra
         .one(&tx.inner)
         .await?
         .ok_or(DbError::NotFound)
+}
+
+/// The integration of an entity at a service.
+pub async fn of_service(
+    db: &Db,
+    entity: EntityId,
+    service: ServiceName,
+) -> Result<Option<Integration>, DbError> {
+    by_service(entity, service).one(db.reader()).await
+}
+
+/// As [`of_service`], within a transaction.
+pub async fn of_service_in(
+    tx: &Tx,
+    entity: EntityId,
+    service: ServiceName,
+) -> Result<Option<Integration>, DbError> {
+    by_service(entity, service).one(&tx.inner).await
+}
+
+fn by_service(entity: EntityId, service: ServiceName) -> Sql {
+    Sql::new(
+        "SELECT * FROM entity_integrations WHERE entity_id = $1 AND service_name = $2",
+        [entity.into(), service.as_str().into()],
+    )
 }
 
 fn by_id(scope: Scope, id: IntegrationId) -> Sql {
@@ -248,6 +274,52 @@ pub async fn pin_secret(
             now.into(),
             replaced.into(),
             before.unwrap_or_default().into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await?;
+    if changed == 0 {
+        Err(DbError::Conflict)
+    } else {
+        Ok(())
+    }
+}
+
+/// What an account that is connected again brings.
+#[derive(Debug)]
+pub struct Reconnected<'a> {
+    /// What names the account.
+    pub account: &'a str,
+    /// Where its credentials are.
+    pub secret_path: &'a str,
+    /// What was granted.
+    pub scopes: JsonValue,
+    /// When the access token ends.
+    pub token_expires_at: Option<DateTime<Utc>>,
+}
+
+/// Gives an integration the credentials of the account that was connected again, and switches it
+/// on. A [`DbError::Conflict`] where it has other credentials than it was `found` with.
+pub async fn reconnect(
+    tx: &Tx,
+    found: &Integration,
+    again: Reconnected<'_>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let changed = Sql::new(
+        "UPDATE entity_integrations SET account = $2, secret_path = $3, scopes = $4,
+            token_expires_at = $5, updated_at = $6, credential_type = 'oauth2', status = 'active',
+            sync_error_message = NULL, account_verified = false, refresh_lease_until = NULL,
+            refresh_generation = refresh_generation + 1
+         WHERE id = $1 AND coalesce(secret_path, '') = $7",
+        [
+            found.id.into(),
+            again.account.into(),
+            again.secret_path.into(),
+            again.scopes.into(),
+            again.token_expires_at.into(),
+            now.into(),
+            found.secret_path.clone().unwrap_or_default().into(),
         ],
     )
     .execute(&tx.inner)
@@ -427,87 +499,42 @@ pub async fn delete(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
     )
 }
 
-/// How many other integrations live on the same account of these services. One whose account is not
-/// known yet, because it was never asked, counts where it is the same owner's.
-pub async fn sharing_account(
-    db: &Db,
-    row: &Integration,
-    services: &[ServiceName],
-) -> Result<i64, DbError> {
+/// A grant at a service, as far as integrations can share one.
+#[derive(Debug)]
+pub struct Grant<'a> {
+    /// The integration that holds it, if it is connected.
+    pub of: Option<IntegrationId>,
+    /// Its owner.
+    pub entity_id: EntityId,
+    /// The account, where it is known.
+    pub account: Option<&'a str>,
+    /// The services for which one grant stands.
+    pub services: &'a [ServiceName],
+}
+
+/// How many other integrations live on the same grant. One whose account is not known yet, because
+/// it was never asked, counts where it is the same owner's.
+pub async fn sharing_grant(db: &Db, grant: &Grant<'_>) -> Result<i64, DbError> {
     let mut sql = Sql::new(
-        "SELECT count(*) FROM entity_integrations
-         WHERE id <> $1 AND status NOT IN ('revoked', 'expired')",
-        [row.id.into()],
+        "SELECT count(*) FROM entity_integrations WHERE status NOT IN ('revoked', 'expired')",
+        [],
     );
-    sql = match &row.account {
+    if let Some(id) = grant.of {
+        sql = sql.push(" AND id <> ").bind(id);
+    }
+    sql = match grant.account {
         Some(account) => sql
             .push(" AND (account = ")
-            .bind(account.clone())
+            .bind(account)
             .push(" OR (account IS NULL AND entity_id = ")
-            .bind(row.entity_id)
+            .bind(grant.entity_id)
             .push("))"),
-        None => sql.push(" AND entity_id = ").bind(row.entity_id),
+        None => sql.push(" AND entity_id = ").bind(grant.entity_id),
     };
     sql.push(" AND service_name IN ")
-        .tuple(services.iter().map(|service| service.as_str()))
+        .tuple(grant.services.iter().map(|service| service.as_str()))
         .scalar(db.reader())
         .await
-}
-
-/// Remembers a removed integration by its account, so that its records can be adopted.
-pub async fn remember_former(
-    tx: &Tx,
-    row: &Integration,
-    account: &str,
-    now: DateTime<Utc>,
-) -> Result<(), DbError> {
-    Sql::new(
-        "INSERT INTO former_integrations (id, entity_id, service_name, account, removed_at)
-         VALUES ($1, $2, $3, $4, $5)",
-        [
-            row.id.into(),
-            row.entity_id.into(),
-            row.service_name.clone().into(),
-            account.into(),
-            now.into(),
-        ],
-    )
-    .execute(&tx.inner)
-    .await
-    .map(drop)
-}
-
-/// Removed integrations of the same entity, service and account.
-pub async fn formers(
-    tx: &Tx,
-    row: &Integration,
-    account: &str,
-) -> Result<Vec<IntegrationId>, DbError> {
-    let rows: Vec<Former> = Sql::new(
-        "SELECT id FROM former_integrations
-         WHERE entity_id = $1 AND service_name = $2 AND account = $3 ORDER BY id",
-        [
-            row.entity_id.into(),
-            row.service_name.clone().into(),
-            account.into(),
-        ],
-    )
-    .all(&tx.inner)
-    .await?;
-    Ok(rows.into_iter().map(|former| former.id).collect())
-}
-
-/// Its records are adopted; nothing is left to remember.
-pub async fn forget_former(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
-    Sql::new("DELETE FROM former_integrations WHERE id = $1", [id.into()])
-        .execute(&tx.inner)
-        .await
-        .map(drop)
-}
-
-#[derive(FromQueryResult)]
-struct Former {
-    id: IntegrationId,
 }
 
 fn one_changed(changed: u64) -> Result<(), DbError> {

@@ -25,9 +25,23 @@ pub fn access(
     integration: &Integration,
     settings: &SyncSettings,
 ) -> Access {
-    let governor = Governor::new(None, Spending::default(), Arc::clone(&engine.clock));
-    let known = Arc::new(AtomicBool::new(false));
-    with_governor(engine, service, integration, settings, governor, known)
+    let tokens = Arc::new(IntegrationTokens {
+        service: Arc::clone(&engine.tokens),
+        integration: integration.id,
+        account_known: Arc::new(AtomicBool::new(false)),
+    });
+    of(engine, service, settings, unbounded(engine), tokens)
+}
+
+/// As [`access`], for an account that is being connected: all there is of it is an access token.
+pub fn access_with(engine: &Engine, service: &Service, token: SecretString) -> Access {
+    let settings = SyncSettings::default();
+    let tokens = Arc::new(OneToken(token));
+    of(engine, service, &settings, unbounded(engine), tokens)
+}
+
+fn unbounded(engine: &Engine) -> Governor {
+    Governor::new(None, Spending::default(), Arc::clone(&engine.clock))
 }
 
 /// As [`access`], for a run, with the quota that is left. Once `account_known`, there are no tokens of
@@ -46,33 +60,25 @@ pub(super) async fn access_of_run(
         .unwrap_or_default();
     let budget = service.connector.user_minute();
     let governor = Governor::new(budget, spent, Arc::clone(&engine.clock));
-    let access = with_governor(
-        engine,
-        service,
-        integration,
-        settings,
-        governor,
+    let tokens = Arc::new(IntegrationTokens {
+        service: Arc::clone(&engine.tokens),
+        integration: integration.id,
         account_known,
-    );
-    Ok(access)
+    });
+    Ok(of(engine, service, settings, governor, tokens))
 }
 
-fn with_governor(
+fn of(
     engine: &Engine,
     service: &Service,
-    integration: &Integration,
     settings: &SyncSettings,
     governor: Governor,
-    account_known: Arc<AtomicBool>,
+    tokens: Arc<dyn TokenProvider>,
 ) -> Access {
     Access {
         base_url: service.api_url.clone(),
         client: engine.client.clone(),
-        tokens: Arc::new(IntegrationTokens {
-            service: Arc::clone(&engine.tokens),
-            integration: integration.id,
-            account_known,
-        }),
+        tokens,
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
         include_spam_trash: settings.include_spam_trash,
@@ -107,10 +113,32 @@ impl TokenProvider for IntegrationTokens {
     }
 
     async fn refused(&self) -> ConnectorError {
-        ConnectorError::Revoked(
-            "the service refuses a token that was issued just now: connect the account again"
-                .to_owned(),
-        )
+        refused_at_once()
+    }
+}
+
+fn refused_at_once() -> ConnectorError {
+    ConnectorError::Revoked(
+        "the service refuses a token that was issued just now: connect the account again"
+            .to_owned(),
+    )
+}
+
+/// The token that came with the code.
+struct OneToken(SecretString);
+
+#[async_trait]
+impl TokenProvider for OneToken {
+    async fn access_token(&self) -> Result<SecretString, ConnectorError> {
+        Ok(self.0.clone())
+    }
+
+    async fn replace(&self, _: &SecretString) -> Result<SecretString, ConnectorError> {
+        Err(refused_at_once())
+    }
+
+    async fn refused(&self) -> ConnectorError {
+        refused_at_once()
     }
 }
 

@@ -27,7 +27,7 @@ mod resync;
 pub mod runner;
 pub mod settings;
 
-pub use access::access;
+pub use access::{access, access_with};
 pub use runner::Ended;
 pub use settings::SyncSettings;
 

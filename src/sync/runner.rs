@@ -21,7 +21,7 @@ use super::{Engine, Service, SyncSettings, access, finish, pages, resync};
 use crate::{
     connectors::{Access, ConnectorError, Cursor, Listing},
     db::{
-        DbError, integration,
+        DbError, former_integration, integration,
         integration::Integration,
         outbox, quota_window, raw_data, sync_cursor, sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
@@ -398,7 +398,7 @@ impl Active<'_> {
         loop {
             let tx = self.engine.db.begin().await?;
             sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
-            let formers = integration::formers(&tx, &self.integration, name).await?;
+            let formers = former_integration::of_account(&tx, &self.integration, name).await?;
             let Some(&former) = formers.first() else {
                 integration::set_account(&tx, self.integration.id, name, now).await?;
                 tx.commit().await?;
@@ -406,7 +406,7 @@ impl Active<'_> {
             };
             let adopted = raw_data::adopt(&tx, former, self.integration.id, ADOPT).await?;
             if adopted == 0 {
-                integration::forget_former(&tx, former).await?;
+                former_integration::delete(&tx, former).await?;
             }
             tx.commit().await?;
         }

@@ -2,8 +2,8 @@
 
 use nucleus::{
     db::{
-        DbError, Slicing, entity,
-        integration::{self, Filter},
+        DbError, Slicing, entity, former_integration,
+        integration::{self, Filter, Grant},
         outbox, raw_data, sync_run,
     },
     domain::{
@@ -257,11 +257,13 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
         tx.commit().await.unwrap();
         let google = [ServiceName::Gmail, ServiceName::GoogleCalendar];
         let sharing = async |services: &[ServiceName], account: Option<&str>| {
-            let mut row = row.clone();
-            row.account = account.map(str::to_owned);
-            integration::sharing_account(db, &row, services)
-                .await
-                .unwrap()
+            let grant = Grant {
+                of: Some(row.id),
+                entity_id: row.entity_id,
+                account,
+                services,
+            };
+            integration::sharing_grant(db, &grant).await.unwrap()
         };
         assert_eq!(sharing(&google, Some(AWKWARD)).await, 1);
         assert_eq!(sharing(&google[..1], Some(AWKWARD)).await, 0);
@@ -273,28 +275,30 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
         integration::set_status(&tx, calendar.id, IntegrationStatus::Revoked, None, at(2))
             .await
             .unwrap();
-        integration::remember_former(&tx, &row, AWKWARD, at(2))
+        former_integration::insert(&tx, &row, AWKWARD, at(2))
             .await
             .unwrap();
         assert_eq!(
-            integration::formers(&tx, &row, AWKWARD).await.unwrap(),
+            former_integration::of_account(&tx, &row, AWKWARD)
+                .await
+                .unwrap(),
             [row.id]
         );
         assert!(
-            integration::formers(&tx, &row, "another")
+            former_integration::of_account(&tx, &row, "another")
                 .await
                 .unwrap()
                 .is_empty()
         );
         assert!(
-            integration::formers(&tx, &calendar, AWKWARD)
+            former_integration::of_account(&tx, &calendar, AWKWARD)
                 .await
                 .unwrap()
                 .is_empty()
         );
-        integration::forget_former(&tx, row.id).await.unwrap();
+        former_integration::delete(&tx, row.id).await.unwrap();
         assert!(
-            integration::formers(&tx, &row, AWKWARD)
+            former_integration::of_account(&tx, &row, AWKWARD)
                 .await
                 .unwrap()
                 .is_empty()
