@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use crate::{
     config::{Config, Service as ServiceConfig},
@@ -51,6 +52,10 @@ pub struct App {
     pub clients: BTreeMap<ServiceName, OAuthConfig>,
     /// The operator's key, where one is configured.
     pub operator_key: Option<SecretString>,
+    /// How browsers reach the API, where it was given; otherwise the address it listens on.
+    pub public_url: Option<Url>,
+    /// Origins to which an OAuth flow may send the browser back.
+    pub return_to: Vec<String>,
     /// Longest request body, in bytes.
     pub body_limit_bytes: usize,
     /// Runs that one worker carries out at the same time.
@@ -122,6 +127,8 @@ impl App {
             integrations,
             clients,
             operator_key: config.http.operator_key.clone(),
+            public_url: config.http.public_url.clone(),
+            return_to: config.http.return_to.clone(),
             body_limit_bytes: config.http.body_limit_bytes,
             max_concurrent_runs: config.sync.max_concurrent_runs,
             retention_days: config.events.retention_days,
@@ -216,6 +223,7 @@ fn client(service: &ServiceConfig) -> OAuthConfig {
     OAuthConfig {
         client_id: service.client_id.clone(),
         client_secret: service.client_secret.clone(),
+        authorize_url: service.authorize_url.clone(),
         token_url: service.token_url.clone(),
         revoke_url: service.revoke_url.clone(),
     }

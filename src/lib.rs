@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod connectors;
 pub mod db;
 pub mod demo;

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use url::Url;
@@ -29,7 +29,7 @@ const MAX_SCOPES: usize = 50;
 const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
 
 /// How an integration authenticates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CredentialType {
     Oauth2,
@@ -58,6 +58,21 @@ impl CredentialType {
         ]
         .into_iter()
         .find(|kind| kind.as_str() == word)
+    }
+
+    /// Those with which a service can be connected, by whether it has a connector: what nobody reads
+    /// with yet may be of any kind.
+    pub(super) fn of(has_connector: bool) -> &'static [Self] {
+        if has_connector {
+            &[Self::Oauth2]
+        } else {
+            &[
+                Self::Oauth2,
+                Self::ApiKey,
+                Self::BasicAuth,
+                Self::BearerToken,
+            ]
+        }
     }
 
     /// The fields of credentials other than OAuth's; all are required.
@@ -405,6 +420,9 @@ mod tests {
         OAuthConfig {
             client_id: Some("our-client".to_owned()),
             client_secret: Some("our-secret".to_owned().into()),
+            authorize_url: "https://accounts.google.com/o/oauth2/v2/auth"
+                .parse()
+                .unwrap(),
             token_url: "https://oauth2.googleapis.com/token".parse().unwrap(),
             revoke_url: None,
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    connect::ConnectError,
     db::DbError,
     domain::errors,
     integrations::IntegrationError,
@@ -74,7 +75,7 @@ impl ApiError {
     }
 
     /// Status, stable code, and what the client is told.
-    fn parts(&self) -> (StatusCode, &'static str, String) {
+    pub(super) fn parts(&self) -> (StatusCode, &'static str, String) {
         match self {
             Self::InvalidJson(detail) => (
                 StatusCode::BAD_REQUEST,
@@ -148,14 +149,26 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, code, detail) = self.parts();
-        match &self {
+impl ApiError {
+    /// The stable code.
+    pub(super) fn code(&self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Logs what the client is not told.
+    pub(super) fn log(&self) {
+        match self {
             Self::Internal(cause) => tracing::error!(error = cause, "a request failed"),
             Self::Unavailable(cause) => tracing::warn!(error = cause, "a request was refused"),
             _ => {}
         }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, detail) = self.parts();
+        self.log();
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
@@ -206,6 +219,31 @@ impl From<IntegrationError> for ApiError {
             IntegrationError::Db(error) => error.into(),
             IntegrationError::Secret(error) => Self::Unavailable(errors::chain(&error)),
         }
+    }
+}
+
+impl From<ConnectError> for ApiError {
+    fn from(error: ConnectError) -> Self {
+        let code = match error {
+            ConnectError::Db(error) => return error.into(),
+            ConnectError::Unavailable(cause) => return Self::Unavailable(cause),
+            ConnectError::NoEntity => return Self::NotFound,
+            ConnectError::UnknownState => return Self::field("state", error.to_string()),
+            ConnectError::OtherIssuer => return Self::field("iss", error.to_string()),
+            ConnectError::CodeRefused(_) => return Self::field("code", error.to_string()),
+            ConnectError::NotOffered(_) => "oauth_not_offered",
+            ConnectError::NoClient(_) => "client_not_configured",
+            ConnectError::UsedState => "state_used",
+            ConnectError::ExpiredState => "state_expired",
+            ConnectError::OtherBrowser => "other_browser",
+            ConnectError::Denied { .. } => "access_denied",
+            ConnectError::NoRefreshToken => "no_refresh_token",
+            ConnectError::ScopesMissing(_) => "scopes_missing",
+            ConnectError::OtherAccount { .. } => "other_account",
+            ConnectError::ClientRefused(_) => "client_refused",
+            ConnectError::Rejected(_) => "account_unreadable",
+        };
+        Self::Conflict(code, error.to_string())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
-    body::to_bytes,
+    body::{Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -121,27 +121,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let limit = app.body_limit_bytes;
         let is_json = is_json(request.headers());
-        let declared = request
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|length| length > limit) {
-            return Err(ApiError::TooLarge(limit));
-        }
-        let body = timeout(BODY_DEADLINE, to_bytes(request.into_body(), limit))
-            .await
-            .map_err(|_| ApiError::Timeout)?
-            .map_err(|error| {
-                let too_large = std::error::Error::source(&error)
-                    .is_some_and(|source| source.to_string().contains("length limit"));
-                if too_large {
-                    ApiError::TooLarge(limit)
-                } else {
-                    ApiError::InvalidJson("it broke off".to_owned())
-                }
-            })?;
+        let body = read_body(request, app.body_limit_bytes).await?;
         if body.iter().all(u8::is_ascii_whitespace) {
             return parse(serde_json::json!({})).map(Self);
         }
@@ -152,6 +133,29 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
             .map_err(|error| ApiError::InvalidJson(error.to_string()))?;
         parse(value).map(Self)
     }
+}
+
+/// The whole body, if it arrives in time and is not longer than `limit` bytes.
+pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(ApiError::TooLarge(limit));
+    }
+    timeout(BODY_DEADLINE, to_bytes(request.into_body(), limit))
+        .await
+        .map_err(|_| ApiError::Timeout)?
+        .map_err(|error| {
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(|source| source.to_string().contains("length limit"));
+            if too_large {
+                ApiError::TooLarge(limit)
+            } else {
+                ApiError::InvalidJson("it broke off".to_owned())
+            }
+        })
 }
 
 /// A body that says nothing.

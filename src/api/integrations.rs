@@ -104,7 +104,7 @@ pub(super) async fn create(
     check.service_type(body.service_type.as_deref());
     check.json("config", body.config.as_ref());
     let has_connector = app.engine.services.contains_key(&body.service_name);
-    if has_connector && body.credential_type != CredentialType::Oauth2 {
+    if !CredentialType::of(has_connector).contains(&body.credential_type) {
         check.refuse(
             "credential_type",
             format!("{} takes oauth2 only", body.service_name),

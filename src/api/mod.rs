@@ -4,7 +4,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -24,18 +24,23 @@ mod error;
 mod extract;
 mod health;
 mod integrations;
+mod oauth;
+mod pages;
 mod records;
 mod runs;
 mod serve;
+mod services;
+mod site;
 
 pub use error::{ApiError, FieldError};
 pub use serve::serve;
+use site::Site;
 
 /// A request must have been answered by then; what changes something goes on all the same.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Every route.
-pub fn router(app: Arc<App>) -> Router {
+/// Every route, of a program that browsers reach at `public_url`.
+pub fn router(app: Arc<App>, public_url: &str) -> Router {
     Router::new()
         .route("/entities", post(entities::create).get(entities::list))
         .route("/entities/{id}", axum::routing::delete(entities::delete))
@@ -53,6 +58,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/integrations/{id}/sync", post(runs::request))
         .route("/integrations/{id}/runs", get(runs::list))
         .route("/integrations/{id}/records", get(records::list))
+        .route("/integrations/{service}/oauth/start", post(oauth::start))
+        .route(
+            "/integrations/{service}/oauth/callback",
+            get(oauth::callback).post(oauth::answer),
+        )
+        .route("/services", get(services::list))
         .route("/runs/{id}", get(runs::get))
         .route("/runs/{id}/cancel", post(runs::cancel))
         .route("/records/{id}", get(records::get))
@@ -62,6 +73,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(Extension(Site::new(public_url)))
         .layer(middleware::from_fn(within_deadline))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()

@@ -18,7 +18,11 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     // Around the router, because a path is matched before the router's own layers see it.
-    let service = NormalizePathLayer::trim_trailing_slash().layer(router(app));
+    let public_url = match &app.public_url {
+        Some(url) => url.to_string(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let service = NormalizePathLayer::trim_trailing_slash().layer(router(app, &public_url));
     axum::serve(listener, ServiceExt::<Request>::into_make_service(service))
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await

@@ -22,10 +22,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::domain::{
-    Clock, IntegrationId, QuotaTable, ServiceName,
-    record::{LabelDelta, Record},
-    sync::SkipReason,
+use crate::{
+    domain::{
+        Clock, IntegrationId, QuotaTable, ServiceName,
+        record::{LabelDelta, Record},
+        sync::SkipReason,
+    },
+    oauth::Consent,
 };
 
 pub use client::{ApiClient, ClientSetupError};
@@ -199,6 +202,9 @@ pub enum ConnectorError {
 pub trait Connector: Send + Sync {
     /// Its name.
     fn service(&self) -> ServiceName;
+
+    /// What a person who connects an account consents to.
+    fn consent(&self) -> Consent;
 
     /// Units an account may spend a minute; none where no budget is kept.
     fn user_minute(&self) -> Option<u32>;

@@ -56,6 +56,21 @@ impl ServiceName {
             Self::Spotify => "spotify",
         }
     }
+
+    /// The name as people write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Gmail => "Gmail",
+            Self::Github => "GitHub",
+            Self::GoogleCalendar => "Google Calendar",
+            Self::Notion => "Notion",
+            Self::Slack => "Slack",
+            Self::GoogleDrive => "Google Drive",
+            Self::Linkedin => "LinkedIn",
+            Self::Twitter => "X",
+            Self::Spotify => "Spotify",
+        }
+    }
 }
 
 impl fmt::Display for ServiceName {

@@ -40,6 +40,20 @@ pub struct Tokens {
     pub expires_at: Option<DateTime<Utc>>,
     /// Another refresh token, if there is one.
     pub refresh_token: Option<SecretString>,
+    /// What was granted, separated by spaces, if the endpoint said so.
+    pub scope: Option<String>,
+}
+
+/// An authorization code and what it was asked for with (RFC 6749, section 4.1.3; RFC 7636, section
+/// 4.5).
+#[derive(Debug)]
+pub struct CodeGrant<'a> {
+    /// The code.
+    pub code: &'a SecretString,
+    /// The redirect URI of the authorization request, letter by letter.
+    pub redirect_uri: &'a str,
+    /// The verifier of its challenge.
+    pub code_verifier: &'a SecretString,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +61,7 @@ struct TokenAnswer {
     access_token: String,
     expires_in: Option<i64>,
     refresh_token: Option<String>,
+    scope: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -84,10 +99,35 @@ impl TokenEndpoint {
         refresh_token: &SecretString,
         now: DateTime<Utc>,
     ) -> Result<Tokens, EndpointError> {
-        let mut form = vec![
+        let form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose_secret()),
         ];
+        self.tokens(config, form, now).await
+    }
+
+    /// Exchanges an authorization code for tokens (RFC 6749, section 4.1.3).
+    pub async fn exchange(
+        &self,
+        config: &OAuthConfig,
+        grant: &CodeGrant<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Tokens, EndpointError> {
+        let form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", grant.code.expose_secret()),
+            ("redirect_uri", grant.redirect_uri),
+            ("code_verifier", grant.code_verifier.expose_secret()),
+        ];
+        self.tokens(config, form, now).await
+    }
+
+    async fn tokens(
+        &self,
+        config: &OAuthConfig,
+        mut form: Vec<(&str, &str)>,
+        now: DateTime<Utc>,
+    ) -> Result<Tokens, EndpointError> {
         let Some(client_id) = &config.client_id else {
             return Err(EndpointError::Client(
                 "no client_id is configured".to_owned(),
@@ -111,6 +151,7 @@ impl TokenEndpoint {
                 .expires_in
                 .and_then(|seconds| now.checked_add_signed(TimeDelta::try_seconds(seconds)?)),
             refresh_token: answer.refresh_token.map(SecretString::from),
+            scope: answer.scope,
         })
     }
 
@@ -159,13 +200,14 @@ impl TokenEndpoint {
 }
 
 fn refusal(status: u16, body: &[u8]) -> EndpointError {
-    if status == 429 || status >= 500 {
+    if status == 429 || !(400..500).contains(&status) {
         return EndpointError::Unavailable(format!("status {status}"));
     }
     // A page of a proxy is no answer of the endpoint.
-    let Ok(answer) = serde_json::from_slice::<ErrorAnswer>(body) else {
+    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
+    if answer.error.is_empty() {
         return EndpointError::Unavailable(format!("status {status} without an OAuth error"));
-    };
+    }
     match answer.error.as_str() {
         "invalid_grant" => EndpointError::InvalidGrant {
             description: answer.error_description,
@@ -198,6 +240,8 @@ mod tests {
             (429, r#"{"error":"invalid_grant"}"#),
             (400, "<html>a proxy</html>"),
             (400, r#"{"error":"temporarily_unavailable"}"#),
+            (400, r#"{"message":"a proxy"}"#),
+            (307, r#"{"error":"invalid_grant"}"#),
         ] {
             let error = refusal(status, body.as_bytes());
             assert!(

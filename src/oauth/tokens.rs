@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     OAuthConfig,
-    endpoint::{EndpointError, TokenEndpoint, Tokens},
+    endpoint::{CodeGrant, EndpointError, TokenEndpoint, Tokens},
 };
 use crate::{
     db::{
@@ -217,6 +217,20 @@ impl TokenService {
         refresher
             .endpoint
             .revoke(refresher.config(service)?, refresh_token)
+            .await
+    }
+
+    /// Exchanges an authorization code at the service.
+    pub async fn exchange(
+        &self,
+        service: ServiceName,
+        grant: &CodeGrant<'_>,
+    ) -> Result<Tokens, EndpointError> {
+        let refresher = &self.refresher;
+        let now = refresher.clock.now();
+        refresher
+            .endpoint
+            .exchange(refresher.config(service)?, grant, now)
             .await
     }
 

@@ -25,6 +25,7 @@ mod events;
 mod hang_up;
 mod health;
 mod lists;
+mod oauth;
 mod removing;
 mod runs;
 mod scoping;

@@ -66,6 +66,7 @@ pub struct Setting {
     pub mailbox: Mailbox,
     pub options: Options,
     pub variables: HashMap<&'static str, String>,
+    pub left_out: Vec<&'static str>,
 }
 
 impl Setting {
@@ -74,7 +75,14 @@ impl Setting {
             mailbox,
             options: Options::default(),
             variables: HashMap::new(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// Leaves a variable out that is set otherwise.
+    pub fn without(mut self, name: &'static str) -> Self {
+        self.left_out.push(name);
+        self
     }
 
     pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
@@ -121,6 +129,9 @@ impl TestApp {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), v.clone())),
         );
+        for name in setting.left_out {
+            variables.remove(name);
+        }
         let served = Served::start(&variables, &folder, shared).await;
         Self {
             app: served.app,

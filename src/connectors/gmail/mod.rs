@@ -25,9 +25,22 @@ use super::{
     Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Listing, Malformed,
     Normalized, Page, RawItem, client::ClientError,
 };
-use crate::domain::{IntegrationId, QuotaTable, ServiceName};
+use crate::{
+    domain::{IntegrationId, QuotaTable, ServiceName},
+    oauth::Consent,
+};
 use api::{Api, ListMessagesResponse, Selection};
 use cursor::{Kind, ListingState, Next, Position, Stage};
+
+/// Reading mail, and nothing else. Offline access gives a refresh token, and being asked for consent
+/// gives one each time.
+///
+/// Source: <https://developers.google.com/identity/protocols/oauth2/web-server#creatingclient>
+const CONSENT: Consent = Consent {
+    scopes: &["https://www.googleapis.com/auth/gmail.readonly"],
+    parameters: &[("access_type", "offline"), ("prompt", "consent")],
+    issuer: "https://accounts.google.com",
+};
 
 /// The connector for Gmail.
 #[derive(Debug, Clone)]
@@ -43,6 +56,10 @@ pub struct Gmail {
 impl Connector for Gmail {
     fn service(&self) -> ServiceName {
         ServiceName::Gmail
+    }
+
+    fn consent(&self) -> Consent {
+        CONSENT
     }
 
     fn user_minute(&self) -> Option<u32> {

@@ -79,7 +79,10 @@ async fn without_a_key_nobody_learns_what_is_wrong_with_a_request() {
     let json = ("content-type", "application/json");
     let text = ("content-type", "text/plain");
     for (method, path) in routes() {
-        let path = path.replace("{id}", "no-id") + "?limit=abc&cursor=%00";
+        let path = path
+            .replace("{id}", "no-id")
+            .replace("{service}", "nowhere");
+        let path = path + "?limit=abc&cursor=%00";
         for (header, body) in [
             (json, b"{".as_slice()),
             (json, b"{\"unknown\": 1}"),
@@ -92,6 +95,9 @@ async fn without_a_key_nobody_learns_what_is_wrong_with_a_request() {
                 Some("/livez" | "/readyz" | "/health")
             ) {
                 assert_eq!(answer.status, 200, "{method} {path}");
+            } else if method == "GET" && path.contains("/oauth/callback") {
+                // Browsers come here without a key; whoever has no answer learns nothing.
+                assert_eq!(answer.status, 404, "{method} {path}");
             } else {
                 answer.assert_problem(401, "unauthorized");
             }

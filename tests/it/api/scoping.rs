@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nucleus::demo::generate;
 use serde_json::{Value, json};
 
-use super::{assert_gives_nothing_away, assert_is_problem, gmail, key_of, start, versions};
+use super::{assert_gives_nothing_away, assert_is_problem, fields, gmail, key_of, start, versions};
 use crate::harness::{Setting, TestApp};
 
 /// The routes as the router's own page lists them: method and path.
@@ -38,6 +38,10 @@ enum Gets {
     Refusal,
     /// 200 and an empty list.
     EmptyList,
+    /// 422 for the state, as for one that does not exist.
+    NoState,
+    /// A page for people, that says the same.
+    Page,
     /// What everybody gets.
     Everything,
 }
@@ -52,6 +56,7 @@ fn table(
         integration,
         run,
         record,
+        state,
     } = victim;
     let change = json!({"display_name": "taken over", "status": "inactive"});
     vec![
@@ -127,6 +132,28 @@ fn table(
             None,
             Gets::Nothing,
         ),
+        (
+            "POST",
+            "/integrations/{service}/oauth/start",
+            json!("gmail"),
+            Some(json!({"entity_id": entity})),
+            Gets::Nothing,
+        ),
+        (
+            "POST",
+            "/integrations/{service}/oauth/callback",
+            json!("gmail"),
+            Some(json!({"state": state, "code": "4/made-up"})),
+            Gets::NoState,
+        ),
+        (
+            "GET",
+            "/integrations/{service}/oauth/callback",
+            json!("gmail"),
+            None,
+            Gets::Page,
+        ),
+        ("GET", "/services", json!(""), None, Gets::Everything),
         ("GET", "/runs/{id}", json!(run), None, Gets::Nothing),
         ("POST", "/runs/{id}/cancel", json!(run), None, Gets::Nothing),
         ("GET", "/records/{id}", json!(record), None, Gets::Nothing),
@@ -142,6 +169,8 @@ struct Victim {
     integration: String,
     run: String,
     record: String,
+    /// Of a flow that its owner has begun.
+    state: String,
 }
 
 async fn victim(app: &TestApp) -> Victim {
@@ -151,11 +180,14 @@ async fn victim(app: &TestApp) -> Victim {
     let record = app.records(&integration).await[0]["id"].clone();
     // Queued, so that there is something to cancel.
     let run = app.request_sync(&integration).await;
+    let body = json!({"entity_id": entity});
+    let begun = app.post("/integrations/gmail/oauth/start", body).await;
     Victim {
         entity,
         integration,
         run,
         record: record.as_str().unwrap().to_owned(),
+        state: begun["state"].as_str().unwrap().to_owned(),
     }
 }
 
@@ -183,7 +215,8 @@ async fn on_every_route_a_strangers_object_does_not_exist() {
     let mut seen = BTreeSet::new();
     for (method, route, id, body, gets) in table(&app, &victim) {
         seen.insert((method.to_owned(), route.to_owned()));
-        let path = route.replace("{id}", id.as_str().unwrap());
+        let id = id.as_str().unwrap();
+        let path = route.replace("{id}", id).replace("{service}", id);
         let (status, answer) = app.send_as(Some(&key), method, &path, body).await;
         let what = format!("{method} {path}: {answer}");
         match gets {
@@ -200,6 +233,11 @@ async fn on_every_route_a_strangers_object_does_not_exist() {
                 assert_eq!(answer["items"], json!([]), "{what}");
                 assert_eq!(answer["next_cursor"], Value::Null, "{what}");
             }
+            Gets::NoState => {
+                assert_is_problem(&answer, 422, "invalid_fields");
+                assert_eq!(fields(&answer), BTreeSet::from(["state".to_owned()]));
+            }
+            Gets::Page => assert_eq!((status, &answer), (422, &Value::Null), "{what}"),
             Gets::Everything => assert_eq!(status, 200, "{what}"),
         }
         assert_gives_nothing_away(&answer.to_string());

@@ -1,0 +1,206 @@
+//! What the authorization server answered: who may bring it, and what it is worth.
+
+use secrecy::SecretString;
+
+use super::{
+    Confirmation, ConnectError, Connected, Failure, Flow,
+    store::{Granted, must_be_same},
+};
+use crate::{
+    db::{
+        integration,
+        oauth_session::{self, OAuthSession, Stage},
+    },
+    domain::sync::Scope,
+    oauth::{
+        authorization,
+        endpoint::{CodeGrant, Tokens},
+    },
+    secrets::{Credentials, OAuth2Credentials},
+    sync,
+};
+
+/// What the authorization server answered (RFC 6749, section 4.1.2; RFC 9207).
+#[derive(Debug)]
+pub struct Answer {
+    /// The state that it was asked with.
+    pub state: String,
+    /// The code, or why there is none.
+    pub code: Result<SecretString, Denial>,
+    /// Who answers.
+    pub iss: Option<String>,
+}
+
+/// The words of an authorization server that says no.
+#[derive(Debug)]
+pub struct Denial {
+    /// `error`.
+    pub error: String,
+    /// `error_description`, which may be empty.
+    pub description: String,
+}
+
+/// Who brings an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Bearer<'a> {
+    /// The holder of a key.
+    Key(Scope),
+    /// A browser, by its cookie.
+    Browser(&'a str),
+}
+
+/// How an answer was taken.
+#[derive(Debug)]
+pub enum Taken {
+    /// The account is connected.
+    Connected(Connected),
+    /// The person has to confirm first.
+    Confirm(Confirmation),
+}
+
+impl Flow<'_> {
+    /// Takes what the authorization server answered.
+    pub async fn finish(&self, answer: Answer, bearer: Bearer<'_>) -> Result<Taken, Failure> {
+        let session = self.session(&answer.state, bearer).await?;
+        let return_to = session.return_to.clone();
+        self.take(session, answer, bearer)
+            .await
+            .map_err(|error| Failure { error, return_to })
+    }
+
+    /// The flow that the answer belongs to, if this bearer may finish it.
+    async fn session(&self, state: &str, bearer: Bearer<'_>) -> Result<OAuthSession, ConnectError> {
+        let found = oauth_session::by_state(&self.engine.db, &authorization::hash(state)).await?;
+        let session = found.ok_or(ConnectError::UnknownState)?;
+        // One redirect URI a service: an answer of another service's server does not come this way.
+        if session.service()? != self.name {
+            return Err(ConnectError::UnknownState);
+        }
+        match bearer {
+            Bearer::Key(Scope::Entity(entity)) if entity != session.entity_id => {
+                Err(ConnectError::UnknownState)
+            }
+            Bearer::Browser(cookie) if !is_of_browser(&session, cookie) => {
+                Err(ConnectError::OtherBrowser)
+            }
+            _ => Ok(session),
+        }
+    }
+
+    async fn take(
+        &self,
+        session: OAuthSession,
+        answer: Answer,
+        bearer: Bearer<'_>,
+    ) -> Result<Taken, ConnectError> {
+        match (session.stage()?, bearer) {
+            (Stage::Started, _) => {}
+            // The person reloads the page.
+            (Stage::Confirming, Bearer::Browser(_)) => {
+                self.not_over(&session)?;
+                return self.confirmation(&session).await.map(Taken::Confirm);
+            }
+            (Stage::Connected, Bearer::Browser(_)) => {
+                return self.connected_before(session).await.map(Taken::Connected);
+            }
+            _ => return Err(ConnectError::UsedState),
+        }
+        self.not_over(&session)?;
+        let consent = self.service.connector.consent();
+        if !authorization::is_issuer(self.client, &consent, answer.iss.as_deref()) {
+            return Err(ConnectError::OtherIssuer);
+        }
+        let browser_hash = match bearer {
+            Bearer::Browser(cookie) => Some(authorization::hash(cookie)),
+            Bearer::Key(_) => None,
+        };
+        let tx = self.engine.db.begin().await?;
+        let now = self.engine.clock.now();
+        let taken = oauth_session::take(&tx, session.id, browser_hash.as_deref(), now).await?;
+        tx.commit().await?;
+        if !taken {
+            return Err(ConnectError::UsedState);
+        }
+        let code = answer.code.map_err(|denial| ConnectError::Denied {
+            error: denial.error,
+            description: denial.description,
+        })?;
+        let granted = self.exchange(&session, &answer.state, &code).await?;
+        let must_confirm = browser_hash.is_some() && session.browser_hash.is_none();
+        if must_confirm {
+            self.wait(&session, granted).await.map(Taken::Confirm)
+        } else {
+            self.store(&session, Stage::Used, granted)
+                .await
+                .map(Taken::Connected)
+        }
+    }
+
+    pub(super) fn not_over(&self, session: &OAuthSession) -> Result<(), ConnectError> {
+        if session.expires_at <= self.engine.clock.now() {
+            return Err(ConnectError::ExpiredState);
+        }
+        Ok(())
+    }
+
+    /// Exchanges the code, asks whose the account is, and keeps the credentials.
+    async fn exchange(
+        &self,
+        session: &OAuthSession,
+        state: &str,
+        code: &SecretString,
+    ) -> Result<Granted, ConnectError> {
+        let grant = CodeGrant {
+            code,
+            redirect_uri: &session.redirect_uri,
+            code_verifier: &authorization::code_verifier(state, &session.pkce_salt),
+        };
+        let tokens = self.engine.tokens.exchange(self.name, &grant).await?;
+        let consent = self.service.connector.consent();
+        let scopes = authorization::granted(&consent, tokens.scope.as_deref());
+        let missing = authorization::missing(&consent, &scopes);
+        if !missing.is_empty() {
+            return Err(ConnectError::ScopesMissing(missing));
+        }
+        let Tokens {
+            access_token,
+            expires_at,
+            refresh_token,
+            ..
+        } = tokens;
+        let refresh_token = refresh_token.ok_or(ConnectError::NoRefreshToken)?;
+        let access = sync::access_with(self.engine, self.service, access_token.clone());
+        let account = self.service.connector.account(&access).await?.name;
+        // Before anything is kept, and again when it is stored.
+        let known = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
+        if let Some(Err(error)) = known.map(|known| must_be_same(&known, &account)) {
+            self.revoke(session.entity_id, &account, &refresh_token)
+                .await?;
+            return Err(error);
+        }
+        let credentials = Credentials::OAuth2(OAuth2Credentials {
+            refresh_token,
+            scopes: scopes.clone(),
+            access_token: Some(access_token),
+            access_token_expires_at: expires_at,
+        });
+        let kept = self
+            .integrations
+            .announce(session.entity_id, self.name, credentials)
+            .await?;
+        Ok(Granted {
+            account,
+            scopes,
+            kept,
+            token_expires_at: expires_at,
+        })
+    }
+}
+
+/// Whether the flow is this browser's, or may become it.
+pub(super) fn is_of_browser(session: &OAuthSession, cookie: &str) -> bool {
+    match &session.browser_hash {
+        Some(hash) => *hash == authorization::hash(cookie),
+        None => true,
+    }
+}

@@ -1,0 +1,192 @@
+//! The end of a flow: credentials pinned, integration active, sync asked for, in one transaction.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::{ConnectError, Flow};
+use crate::{
+    db::{
+        Tx,
+        integration::{self, Integration, Reconnected},
+        oauth_session::{self, OAuthSession, Stage},
+        secret_intent,
+    },
+    domain::{
+        IntegrationId,
+        sync::{IntegrationStatus, Scope, Trigger},
+    },
+    integrations::Announced,
+    sync::{self, Request, RequestError, SyncSettings},
+};
+
+/// An account that is connected.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub integration_id: IntegrationId,
+    /// What names the account.
+    pub account: String,
+    /// Whose it is now.
+    pub entity_name: String,
+    /// Whether the connection is a new one.
+    pub is_new: bool,
+    /// Where the browser goes.
+    pub return_to: Option<String>,
+}
+
+/// Credentials that were granted and are kept in the secret store, not yet pinned.
+pub(super) struct Granted {
+    pub(super) account: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) kept: Announced,
+    pub(super) token_expires_at: Option<DateTime<Utc>>,
+}
+
+impl Flow<'_> {
+    /// Pins the credentials on the integration and asks for a sync, in one transaction.
+    pub(super) async fn store(
+        &self,
+        session: &OAuthSession,
+        from: Stage,
+        granted: Granted,
+    ) -> Result<Connected, ConnectError> {
+        let stored = self.store_in(session, from, &granted).await;
+        let (integration_id, before) = match stored {
+            Ok(stored) => stored,
+            // Somebody else decided about these credentials, and has dealt with them.
+            Err(ConnectError::UsedState) if from == Stage::Confirming => {
+                return Err(ConnectError::UsedState);
+            }
+            Err(error) => {
+                if from == Stage::Used {
+                    self.integrations.take_back(&granted.kept).await;
+                }
+                return Err(error);
+            }
+        };
+        self.engine.tokens.forget(integration_id);
+        let is_new = before.is_none();
+        if let Some(before) = before {
+            self.integrations
+                .destroy_last(before.as_deref(), granted.kept.intent)
+                .await;
+        }
+        tracing::info!(
+            integration.id = %integration_id,
+            entity.id = %session.entity_id,
+            provider = %self.name,
+            new = is_new,
+            "an account was connected"
+        );
+        Ok(Connected {
+            integration_id,
+            entity_name: self.entity_name(session).await?,
+            account: granted.account,
+            is_new,
+            return_to: session.return_to.clone(),
+        })
+    }
+
+    /// Gives the integration and, where it was there before, what it had pinned.
+    async fn store_in(
+        &self,
+        session: &OAuthSession,
+        from: Stage,
+        granted: &Granted,
+    ) -> Result<(IntegrationId, Option<Option<String>>), ConnectError> {
+        let now = self.engine.clock.now();
+        let tx = self.engine.db.begin().await?;
+        let known = integration::of_service_in(&tx, session.entity_id, self.name).await?;
+        let id = known
+            .as_ref()
+            .map_or_else(IntegrationId::new, |known| known.id);
+        if !oauth_session::connected(&tx, session.id, from, id, &granted.account).await? {
+            return Err(ConnectError::UsedState);
+        }
+        match &known {
+            Some(known) => {
+                must_be_same(known, &granted.account)?;
+                let again = Reconnected {
+                    account: &granted.account,
+                    secret_path: granted.kept.path.as_str(),
+                    scopes: json!(granted.scopes),
+                    token_expires_at: granted.token_expires_at,
+                };
+                integration::reconnect(&tx, known, again, now).await?;
+            }
+            None => {
+                let row = self.new_integration(session, id, granted, now);
+                integration::insert(&tx, &row).await?;
+                secret_intent::delete(&tx, granted.kept.intent).await?;
+            }
+        }
+        self.request_sync(&tx, id, now).await?;
+        tx.commit().await?;
+        Ok((id, known.map(|known| known.secret_path)))
+    }
+
+    fn new_integration(
+        &self,
+        session: &OAuthSession,
+        id: IntegrationId,
+        granted: &Granted,
+        now: DateTime<Utc>,
+    ) -> Integration {
+        let settings = SyncSettings::default();
+        Integration {
+            id,
+            entity_id: session.entity_id,
+            service_name: self.name.to_string(),
+            service_type: None,
+            display_name: None,
+            description: None,
+            secret_path: Some(granted.kept.path.to_string()),
+            credential_type: "oauth2".to_owned(),
+            status: IntegrationStatus::Active.as_str().to_owned(),
+            account: Some(granted.account.clone()),
+            account_verified: false,
+            last_sync_at: None,
+            last_sync_status: None,
+            sync_error_message: None,
+            sync_failures: 0,
+            next_sync_at: Some(settings.next_sync(now, 0, id)),
+            token_expires_at: granted.token_expires_at,
+            refresh_generation: 0,
+            scopes: json!(granted.scopes),
+            config: json!({}),
+            sync_settings: json!(settings),
+            meta_data: json!({}),
+            created_at: now,
+            updated_at: now,
+            created_by: session.created_by.clone(),
+        }
+    }
+
+    async fn request_sync(
+        &self,
+        tx: &Tx,
+        id: IntegrationId,
+        now: DateTime<Utc>,
+    ) -> Result<(), ConnectError> {
+        let request = Request {
+            trigger: Trigger::Connected,
+            confirm_mass_deletion: false,
+        };
+        match sync::request_in(tx, now, Scope::Operator, id, request).await {
+            // What was connected just now is active.
+            Ok(_) | Err(RequestError::NotSyncable(_)) => Ok(()),
+            Err(RequestError::Db(error)) => Err(error.into()),
+        }
+    }
+}
+
+/// The account of a connection stays the same: its records are that account's.
+pub(super) fn must_be_same(known: &Integration, given: &str) -> Result<(), ConnectError> {
+    match &known.account {
+        Some(account) if account != given => Err(ConnectError::OtherAccount {
+            known: account.clone(),
+            given: given.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
