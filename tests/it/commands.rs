@@ -255,7 +255,9 @@ async fn the_demo_prints_one_object_and_its_figures_add_up() {
     assert!(number("/messages") >= 2000);
     assert_eq!(
         number("/quota_units"),
-        number("/first_sync/quota_units") + number("/second_sync/quota_units")
+        number("/connecting/quota_units")
+            + number("/first_sync/quota_units")
+            + number("/second_sync/quota_units")
     );
     assert_eq!(number("/second_sync/counts/stored"), 3);
     assert_eq!(number("/second_sync/counts/deleted"), 1);

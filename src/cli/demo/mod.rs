@@ -17,17 +17,19 @@ use crate::{
     api,
     app::{self, App, Setup},
     config::Config,
-    demo::{Mailbox, Options, StandIn, generate, mbox},
+    demo::{Consent, Mailbox, Options, StandIn, generate, mbox},
     domain::{Clock, SystemClock},
     telemetry,
     worker::{self, scheduler},
 };
 
+mod browser;
 mod check;
 mod client;
 mod progress;
 mod summary;
 
+use browser::Browser;
 use client::Client;
 use progress::Progress;
 use summary::Summary;
@@ -141,12 +143,12 @@ async fn show(
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<()> {
     let started = clock.now();
-    let integration = connect(client).await?;
     let messages = google.with_mailbox(|mailbox| mailbox.len());
-    let first = sync(client, &integration, "first sync", messages).await?;
+    let integration = connect(client, google).await?;
+    let first = first_sync(client, &integration, messages).await?;
     let first_units = google.units();
     change(google);
-    let second = sync(client, &integration, "second sync", messages).await?;
+    let second = second_sync(client, &integration, messages).await?;
     let events = check::everything(client, google, &integration).await?;
     let summary = Summary {
         messages: google.with_mailbox(|mailbox| mailbox.len()),
@@ -168,30 +170,54 @@ async fn show(
     Ok(())
 }
 
-async fn connect(client: &Client) -> anyhow::Result<String> {
+/// Connects the account as a person does: consents at the service and confirms on nucleus' page.
+/// Gives the integration.
+async fn connect(client: &Client, google: &StandIn) -> anyhow::Result<String> {
     let entity = client.post("/entities", json!({"name": "Demo"})).await?;
-    let body = json!({
-        "entity_id": entity["id"],
-        "service_name": "gmail",
-        "display_name": "Gmail of the demo",
-        "credential_type": "oauth2",
-        "credentials": {"refresh_token": Options::default().refresh_token},
-    });
-    let integration = client.post("/integrations/", body).await?;
-    client::text(&integration, "id")
+    let body = json!({"entity_id": entity["id"]});
+    let begun = client.post("/integrations/gmail/oauth/start", body).await?;
+    let authorization_url = client::text(&begun, "authorization_url")?;
+    let answer = google
+        .authorize(&authorization_url, &Consent::default())
+        .await?;
+    Browser::new()?.confirm(answer).await?;
+    let connected = client.all("/integrations").await?;
+    let integration = connected.first().context("no account was connected")?;
+    client::text(integration, "id")
 }
 
-/// Asks for a sync and follows its run to the end.
-async fn sync(
-    client: &Client,
-    integration: &str,
-    name: &str,
-    messages: usize,
-) -> anyhow::Result<Value> {
+/// The sync that connecting the account has asked for.
+async fn first_sync(client: &Client, integration: &str, messages: usize) -> anyhow::Result<Value> {
+    let runs = client
+        .all(&format!("/integrations/{integration}/runs"))
+        .await?;
+    let run = runs.first().context("no sync was asked for")?;
+    follow(
+        client,
+        &client::text(run, "run_id")?,
+        "first sync",
+        messages,
+    )
+    .await
+}
+
+/// Asks for another sync.
+async fn second_sync(client: &Client, integration: &str, messages: usize) -> anyhow::Result<Value> {
     let requested = client
         .post(&format!("/integrations/{integration}/sync"), json!({}))
         .await?;
-    let path = format!("/runs/{}", client::text(&requested, "run_id")?);
+    follow(
+        client,
+        &client::text(&requested, "run_id")?,
+        "second sync",
+        messages,
+    )
+    .await
+}
+
+/// Follows a run to its end.
+async fn follow(client: &Client, run: &str, name: &str, messages: usize) -> anyhow::Result<Value> {
+    let path = format!("/runs/{run}");
     let progress = Progress::new(name, messages);
     loop {
         let run = client.get(&path).await?;
