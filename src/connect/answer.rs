@@ -121,6 +121,7 @@ impl Flow<'_> {
         if !taken {
             return Err(ConnectError::UsedState);
         }
+        fail::fail_point!("connect.taken");
         let code = answer.code.map_err(|denial| ConnectError::Denied {
             error: denial.error,
             description: denial.description,
@@ -184,6 +185,7 @@ impl Flow<'_> {
             access_token: Some(access_token),
             access_token_expires_at: expires_at,
         });
+        fail::fail_point!("connect.exchanged");
         let kept = self
             .integrations
             .announce(session.entity_id, self.name, credentials)

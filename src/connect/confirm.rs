@@ -70,6 +70,7 @@ impl Flow<'_> {
             self.integrations.take_back(&granted.kept).await;
             return Err(error.into());
         }
+        fail::fail_point!("connect.kept");
         Ok(Confirmation {
             id: session.id,
             account: granted.account,

@@ -121,7 +121,9 @@ impl Flow<'_> {
             }
         }
         self.request_sync(&tx, id, now).await?;
+        fail::fail_point!("connect.commit");
         tx.commit().await?;
+        fail::fail_point!("connect.connected");
         Ok((id, known.map(|known| known.secret_path)))
     }
 

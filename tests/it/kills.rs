@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use nucleus::demo::{Method, generate};
+use nucleus::demo::{Consent, Method, generate};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
@@ -224,12 +224,21 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
         "worker.ack",
         "secret.intent",
         "secret.put",
+        "connect.taken",
+        "connect.exchanged",
+        "connect.kept",
+        "connect.commit",
+        "connect.connected",
     ] {
         assert!(points.contains(point), "the source lacks {point}");
     }
     for point in &points {
         match point.split_once('.').unwrap().0 {
-            "secret" => abort_while_connecting(point).await,
+            "secret" => {
+                abort_while_connecting(point).await;
+                abort_in_a_browsers_flow(point).await;
+            }
+            "connect" => abort_in_a_browsers_flow(point).await,
             "resync" => abort_in_a_later_sync(point, Later::Resync).await,
             "batch" => {
                 abort_while_syncing(point, 0).await;
@@ -343,4 +352,96 @@ async fn abort_while_connecting(point: &str) {
     assert_eq!(server.api.ended(&run).await["status"], "success");
     world.assert_matches_ledger(&server.api, integration).await;
     server.stop().await;
+}
+
+/// Connects the account of the mailbox in a browser; an error where the process dies in between.
+async fn connect_in_a_browser(
+    world: &World,
+    api: &Api,
+    entity: &str,
+) -> Result<(), reqwest::Error> {
+    let begun = api
+        .post(
+            "/integrations/gmail/oauth/start",
+            json!({"entity_id": entity}),
+        )
+        .await;
+    let url = begun["authorization_url"].as_str().unwrap();
+    let answer = world
+        .google
+        .authorize(url, &Consent::default())
+        .await
+        .unwrap();
+    let http = reqwest::Client::new();
+    let opened = http.get(answer).send().await?;
+    let cookie = opened.headers()["set-cookie"].to_str().unwrap().to_owned();
+    let page = opened.error_for_status()?.text().await?;
+    let part = |before: &str| {
+        let (_, rest) = page.split_once(before).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let id = part("name=\"confirmation\" value=\"");
+    http.post(part("action=\""))
+        .header("cookie", cookie.split(';').next().unwrap())
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("confirmation={id}&decision=connect"))
+        .send()
+        .await?
+        .error_for_status()
+        .map(drop)
+}
+
+/// The account is connected already, and connected again: whatever the abort leaves, the connection
+/// has credentials that work, and what nobody names is announced to the sweep.
+async fn abort_in_a_browsers_flow(point: &str) {
+    let world = World::new(generate::bench_mailbox(20, 600)).await;
+    let server = world.listen("up").await;
+    let entity = server.api.entity().await;
+    let body = Api::connection(&world, &entity);
+    let integration = server.api.post("/integrations/", body).await;
+    let integration = integration["id"].as_str().unwrap();
+    server.stop().await;
+
+    let mut server = start_with_crash(&world, point, 0).await;
+    let flow = connect_in_a_browser(&world, &server.api, &entity).await;
+    assert!(flow.is_err(), "{point}");
+    assert_crashes(&mut server, point).await;
+
+    let server = world.listen("up").await;
+    let run = server.api.sync(integration).await;
+    assert_eq!(server.api.ended(&run).await["status"], "success", "{point}");
+    connect_in_a_browser(&world, &server.api, &entity)
+        .await
+        .unwrap();
+    let all = server.api.all("/integrations").await;
+    assert_eq!(all.len(), 1, "{point}");
+    let run = server.api.sync(integration).await;
+    assert_eq!(server.api.ended(&run).await["status"], "success", "{point}");
+    world.assert_matches_ledger(&server.api, integration).await;
+    let mut database = world.database().await;
+    let announced: i64 = sqlx::query_scalar("SELECT count(*) FROM secret_intents")
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    let versions = versions_in(&world.data_dir().join("vault"));
+    assert!(versions >= 1, "{point}");
+    assert!(
+        versions - 1 <= announced as usize,
+        "{point}: {versions} versions, {announced} announced"
+    );
+    server.stop().await;
+}
+
+/// How many versions of secrets lie in a vault.
+fn versions_in(vault: &Path) -> usize {
+    let folders = std::fs::read_dir(vault).unwrap();
+    let folders = folders.map(|folder| folder.unwrap().path());
+    folders
+        .filter(|folder| folder.is_dir())
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .filter(|file| {
+            let name = file.as_ref().unwrap().file_name();
+            name.to_str().unwrap().parse::<u64>().is_ok()
+        })
+        .count()
 }
