@@ -21,14 +21,20 @@ use crate::{
     config::{Config, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
-        Db,
+        Db, DbError,
         api_key::{self, ApiKey},
-        schema,
+        metric_total, schema,
     },
     domain::{Clock, EntityId, ServiceName, ids::Id},
     integrations::Integrations,
     keys::{self, Key},
-    oauth::{OAuthConfig, endpoint::TokenEndpoint, tokens::TokenService},
+    loops::Loops,
+    metrics::Metrics,
+    oauth::{
+        OAuthConfig,
+        endpoint::TokenEndpoint,
+        tokens::{Refresher, TokenService},
+    },
     secrets::{SecretStore, Vault, VaultKey},
     sync::{Engine, Limits, Service},
 };
@@ -66,6 +72,8 @@ pub struct App {
     pub wake: Notify,
     /// Work that goes on although nobody waits for it any more.
     pub tasks: TaskTracker,
+    /// The loops that this process is to run.
+    pub loops: Loops,
 }
 
 /// How much of the database's and the vault's first set-up a command may do.
@@ -101,14 +109,17 @@ impl App {
             .collect();
         let tasks = TaskTracker::new();
         let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
-        let tokens = Arc::new(TokenService::new(
-            db.clone(),
-            Arc::clone(&secrets),
-            Arc::clone(&clock),
+        let services = services(config);
+        let metrics = Arc::new(Metrics::new(clock.now(), services.keys().copied()));
+        let refresher = Refresher {
+            db: db.clone(),
+            secrets: Arc::clone(&secrets),
+            clock: Arc::clone(&clock),
             endpoint,
-            clients.clone().into_iter().collect::<HashMap<_, _>>(),
-            tasks.clone(),
-        ));
+            services: clients.clone().into_iter().collect::<HashMap<_, _>>(),
+            metrics: Arc::clone(&metrics),
+        };
+        let tokens = Arc::new(TokenService::new(refresher, tasks.clone()));
         let integrations =
             Integrations::new(db.clone(), secrets, Arc::clone(&clock), Arc::clone(&tokens));
         let engine = Engine {
@@ -116,7 +127,8 @@ impl App {
             clock,
             tokens,
             client: ApiClient::new().context("the HTTP client cannot be made")?,
-            services: services(config),
+            services,
+            metrics,
             limits: Limits {
                 max_attempts: i32::try_from(config.sync.max_attempts).unwrap_or(i32::MAX),
                 max_hold: MAX_HOLD,
@@ -134,12 +146,33 @@ impl App {
             retention_days: config.events.retention_days,
             wake: Notify::new(),
             tasks,
+            loops: Loops::default(),
         }))
     }
 
     /// The program's time.
     pub fn now(&self) -> DateTime<Utc> {
         self.engine.clock.now()
+    }
+
+    /// Moves what this process has counted to the database, where all processes add up.
+    pub async fn save_totals(&self) -> Result<(), DbError> {
+        let metrics = &self.engine.metrics;
+        let _saving = metrics.saving().await;
+        let unsaved = metrics.take_unsaved();
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        let saved = async {
+            let tx = self.engine.db.begin().await?;
+            metric_total::add(&tx, &unsaved.totals()).await?;
+            tx.commit().await
+        };
+        let saved = saved.await;
+        if saved.is_err() {
+            metrics.give_back(unsaved);
+        }
+        saved
     }
 
     /// Makes a key for an entity, or for the operator, and keeps its hash.

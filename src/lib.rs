@@ -12,6 +12,8 @@ pub mod domain;
 pub mod email;
 pub mod integrations;
 pub mod keys;
+pub mod loops;
+pub mod metrics;
 pub mod oauth;
 pub mod secrets;
 pub mod sync;

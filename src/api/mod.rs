@@ -24,6 +24,7 @@ mod error;
 mod extract;
 mod health;
 mod integrations;
+mod metrics;
 mod oauth;
 mod pages;
 mod records;
@@ -71,6 +72,7 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(Extension(Site::new(public_url)))
@@ -79,6 +81,10 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
             ApiError::Internal("a handler panicked".to_owned()).into_response()
         }))
         .layer(middleware::from_fn(traced))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            metrics::counted,
+        ))
         .with_state(app)
 }
 

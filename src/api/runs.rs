@@ -120,6 +120,13 @@ pub(super) async fn cancel(
         let tx = cancelling.engine.db.begin().await?;
         let before = sync_run::cancel(&tx, scope, id, cancelling.now()).await?;
         tx.commit().await?;
+        if before == RunStatus::Queued.as_str() {
+            let run = sync_run::find(&cancelling.engine.db, scope, id).await?;
+            cancelling
+                .engine
+                .metrics
+                .run_ended(run.ended(RunStatus::Cancelled));
+        }
         Ok(before)
     })
     .await?;

@@ -40,8 +40,13 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     tracing::info!(runs = freed, http.url = address, "nucleus is up");
     let shutdown = on_signal()?;
     let tasks = TaskTracker::new();
-    tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
-    tasks.spawn(scheduler::run(Arc::clone(&app), shutdown.clone()));
+    let loops = &app.loops;
+    let work = worker::work(Arc::clone(&app), shutdown.clone());
+    tasks.spawn(loops.watch("worker", work));
+    let schedule = scheduler::run(Arc::clone(&app), shutdown.clone());
+    tasks.spawn(loops.watch("scheduler", schedule));
+    let save = scheduler::save_totals(Arc::clone(&app), shutdown.clone());
+    tasks.spawn(loops.watch("metrics", save));
     say(&format!("nucleus listens on {address}"));
     serve_and_leave(app, listener, shutdown, tasks).await
 }
@@ -59,8 +64,11 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     let address = config.http.public_url_at(listener.local_addr()?);
     let shutdown = on_signal()?;
     tracing::info!(http.url = address, "the API is up");
+    let tasks = TaskTracker::new();
+    let save = scheduler::save_totals(Arc::clone(&app), shutdown.clone());
+    tasks.spawn(app.loops.watch("metrics", save));
     say(&format!("nucleus listens on {address}"));
-    serve_and_leave(app, listener, shutdown, TaskTracker::new()).await
+    serve_and_leave(app, listener, shutdown, tasks).await
 }
 
 /// A worker alone, with the sweep of abandoned runs.
@@ -70,6 +78,7 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::sweep(Arc::clone(&app), shutdown.clone()));
+    tasks.spawn(scheduler::save_totals(Arc::clone(&app), shutdown.clone()));
     shutdown.cancelled().await;
     leave(app, tasks, std::future::ready(())).await;
     Ok(())
@@ -155,6 +164,9 @@ pub(super) async fn leave(app: Arc<App>, tasks: TaskTracker, rest: impl Future<O
     app.tasks.close();
     let done = async {
         tokio::join!(rest, tasks.wait(), app.tasks.wait());
+        if let Err(error) = app.save_totals().await {
+            tracing::warn!(error = %error, "what was counted last is lost");
+        }
         // It waits for every connection that is in use.
         if let Err(error) = app.engine.db.clone().close().await {
             tracing::warn!(error = %error, "the database was not closed");

@@ -28,6 +28,7 @@ use crate::{
         record::{LabelDelta, Record},
         sync::SkipReason,
     },
+    metrics::Metrics,
     oauth::Consent,
 };
 
@@ -42,6 +43,8 @@ pub const OUTAGE: usize = 5;
 /// Everything a connector may touch while it works for one integration.
 #[derive(Clone)]
 pub struct Access {
+    /// Whose calls these are.
+    pub service: ServiceName,
     /// What stands before the service's own paths, for instance `https://gmail.googleapis.com`.
     pub base_url: Url,
     /// Makes the calls.
@@ -52,6 +55,8 @@ pub struct Access {
     pub governor: Arc<Governor>,
     /// The one source of time.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Whether spam and trash are wanted (`sync_settings.include_spam_trash`).
     pub include_spam_trash: bool,
     /// Once it is cancelled, [`Connector::fetch`] begins no further call. Those under way are answered:

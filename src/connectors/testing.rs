@@ -21,7 +21,10 @@ use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 
 use super::{Access, ApiClient, ConnectorError, Governor, Spending, TokenProvider};
-use crate::domain::Clock;
+use crate::{
+    domain::{Clock, ServiceName},
+    metrics::Metrics,
+};
 
 /// Jumps ahead instead of waiting.
 pub(super) struct TestClock(AtomicI64);
@@ -160,11 +163,13 @@ impl TestServer {
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let tokens = Arc::new(TestTokens::default());
         let access = Access {
+            service: ServiceName::Gmail,
             base_url: Url::parse(&base).unwrap(),
             client: ApiClient::new().unwrap(),
             tokens: tokens.clone(),
             governor: Arc::new(Governor::new(None, Spending::default(), clock.clone())),
             clock: clock.clone(),
+            metrics: Arc::new(Metrics::new(clock.now(), [])),
             include_spam_trash: false,
             leaving: Default::default(),
         };

@@ -128,6 +128,13 @@ impl Sql {
         }
     }
 
+    /// The statement that tells how SQLite carries this one out.
+    #[cfg(test)]
+    pub(super) fn explained(mut self) -> Self {
+        self.text = format!("EXPLAIN QUERY PLAN {}", self.text);
+        self
+    }
+
     fn statement(self, conn: &impl ConnectionTrait) -> Statement {
         Statement::from_sql_and_values(conn.get_database_backend(), self.text, self.values)
     }

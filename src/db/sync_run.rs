@@ -10,7 +10,7 @@ use super::{Db, DbError, Slice, Slicing, Sql, Tx, now_ms};
 use crate::domain::{
     EntityId, IntegrationId, RunId,
     ids::Id,
-    sync::{Counts, Mode, Run, RunError, RunStatus, Scope, Trigger},
+    sync::{Counts, EndedRun, Mode, Run, RunError, RunStatus, Scope, Trigger},
 };
 
 /// How long a run is held without being heard of, in milliseconds.
@@ -344,7 +344,30 @@ pub async fn begin_again(tx: &Tx, run: RunId) -> Result<(), DbError> {
     .map(drop)
 }
 
-/// Ends the run, for good.
+#[derive(FromQueryResult)]
+struct EndedRow {
+    service_name: String,
+    kind: String,
+    triggered_by: String,
+    started_at: Option<DateTime<Utc>>,
+}
+
+impl EndedRow {
+    fn ended(self, status: RunStatus, now: DateTime<Utc>) -> EndedRun {
+        EndedRun {
+            service_name: self.service_name,
+            kind: self.kind,
+            trigger: self.triggered_by,
+            status,
+            seconds: self
+                .started_at
+                .map(|started| (now - started).as_seconds_f64()),
+        }
+    }
+}
+
+/// Ends the run, for good, and says what ended, to be counted once that is committed. `None` where
+/// it had ended.
 pub async fn finish(
     tx: &Tx,
     run: RunId,
@@ -352,12 +375,13 @@ pub async fn finish(
     quota_units: i64,
     error: Option<&RunError>,
     now: DateTime<Utc>,
-) -> Result<(), DbError> {
-    Sql::new(
+) -> Result<Option<EndedRun>, DbError> {
+    let row: Option<EndedRow> = Sql::new(
         "UPDATE sync_runs SET status = $2, finished_at = $3, lease_until = NULL,
             lease_owner = NULL, again_at = NULL, error_code = $4, error_detail = $5,
             quota_units = $6
-         WHERE id = $1 AND status IN ('queued', 'running')",
+         WHERE id = $1 AND status IN ('queued', 'running')
+         RETURNING service_name, kind, triggered_by, started_at",
         [
             run.into(),
             status.as_str().into(),
@@ -367,9 +391,9 @@ pub async fn finish(
             quota_units.into(),
         ],
     )
-    .execute(&tx.inner)
-    .await
-    .map(drop)
+    .one(&tx.inner)
+    .await?;
+    Ok(row.map(|row| row.ended(status, now)))
 }
 
 /// Puts a running run back into the queue; the caller appends the message that wakes it. A run

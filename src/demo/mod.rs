@@ -47,4 +47,4 @@ pub use faults::{Fault, Match, Method};
 pub use google::{Options, RequestLog, StandIn};
 pub use mailbox::{LedgerEntry, Mailbox};
 pub use person::{Consent, DeadEnd};
-pub use quota::{QuotaEnforcement, RefusalStyle};
+pub use quota::{QuotaEnforcement, RefusalStyle, cost};

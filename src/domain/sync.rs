@@ -141,6 +141,9 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Those with which a run ends.
+    pub const ENDS: [Self; 4] = [Self::Success, Self::Partial, Self::Failed, Self::Cancelled];
+
     /// The word in tables and bodies.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -160,7 +163,7 @@ impl RunStatus {
 }
 
 /// Why an id was listed and yet not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SkipReason {
     /// Gone between being listed and being fetched.
     Deleted,
@@ -200,7 +203,7 @@ impl SkipReason {
 }
 
 /// What became of one id in one run. Each id that a run lists has exactly one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// A new row.
     Stored,
@@ -368,6 +371,35 @@ pub struct Run {
     pub finished_at: Option<DateTime<Utc>>,
     /// Why it ended so, where there is a reason.
     pub error: Option<RunError>,
+}
+
+impl Run {
+    /// The run as it is counted once it has ended so.
+    pub fn ended(self, status: RunStatus) -> EndedRun {
+        let seconds = self.started_at.zip(self.finished_at);
+        EndedRun {
+            service_name: self.service_name,
+            kind: self.kind,
+            trigger: self.trigger,
+            status,
+            seconds: seconds.map(|(started, finished)| (finished - started).as_seconds_f64()),
+        }
+    }
+}
+
+/// A run that ended, as far as it is counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedRun {
+    /// The service.
+    pub service_name: String,
+    /// `sync` or `import`.
+    pub kind: String,
+    /// See [`Trigger`].
+    pub trigger: String,
+    /// How it ended.
+    pub status: RunStatus,
+    /// Seconds since a worker first took it; absent where none ever did.
+    pub seconds: Option<f64>,
 }
 
 /// The data of `dev.nucleus.sync.requested.v1`.

@@ -21,6 +21,7 @@ use crate::{
         secret_intent::SecretIntent,
     },
     domain::{Clock, IntegrationId, ServiceName, ids::Id, sync::Scope},
+    metrics::{Metrics, RefreshOutcome},
     secrets::{
         Credentials, InvalidSecretText, Labels, OAuth2Credentials, SecretError, SecretName,
         SecretPath, SecretStore,
@@ -108,32 +109,24 @@ pub struct TokenService {
 }
 
 /// What a refresh needs; it runs to its end although nobody waits for it any more.
-struct Refresher {
-    db: Db,
-    secrets: Arc<dyn SecretStore>,
-    clock: Arc<dyn Clock>,
-    endpoint: TokenEndpoint,
-    services: HashMap<ServiceName, OAuthConfig>,
+pub struct Refresher {
+    /// The store.
+    pub db: Db,
+    /// Where credentials are.
+    pub secrets: Arc<dyn SecretStore>,
+    /// The one source of time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes the calls.
+    pub endpoint: TokenEndpoint,
+    /// The registered client of each service.
+    pub services: HashMap<ServiceName, OAuthConfig>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl TokenService {
-    /// For the services in `services`. Refreshes run in `tasks`, which the process waits for before it
-    /// ends.
-    pub fn new(
-        db: Db,
-        secrets: Arc<dyn SecretStore>,
-        clock: Arc<dyn Clock>,
-        endpoint: TokenEndpoint,
-        services: HashMap<ServiceName, OAuthConfig>,
-        tasks: TaskTracker,
-    ) -> Self {
-        let refresher = Refresher {
-            db,
-            secrets,
-            clock,
-            endpoint,
-            services,
-        };
+    /// Refreshes run in `tasks`, which the process waits for before it ends.
+    pub fn new(refresher: Refresher, tasks: TaskTracker) -> Self {
         Self {
             refresher: Arc::new(refresher),
             slots: Mutex::default(),
@@ -273,6 +266,9 @@ impl Refresher {
         let id = found.id;
         let generation = self.lease(id).await?;
         let result = self.refresh_leased(&found, path, credentials).await;
+        if let Ok(service) = found.service() {
+            self.metrics.refreshed(service, outcome(&result));
+        }
         // Left to its end if this fails; it is short.
         if let Err(error) = integration::release_refresh(&self.db, id, generation).await {
             tracing::warn!(integration.id = %id, error = %error, "the refresh's lease was not released");
@@ -431,6 +427,17 @@ fn given_at_creation(
 
 fn is(token: &SecretString, other: Option<&SecretString>) -> bool {
     other.is_some_and(|other| other.expose_secret() == token.expose_secret())
+}
+
+fn outcome(result: &Result<Cached, TokenError>) -> RefreshOutcome {
+    match result {
+        Ok(_) => RefreshOutcome::Success,
+        Err(TokenError::Expired(_)) => RefreshOutcome::Expired,
+        Err(TokenError::Revoked(_)) => RefreshOutcome::Revoked,
+        Err(TokenError::ClientRefused(_)) => RefreshOutcome::ClientRefused,
+        Err(TokenError::Credentials(_)) => RefreshOutcome::Credentials,
+        Err(TokenError::Unavailable(_)) => RefreshOutcome::Unavailable,
+    }
 }
 
 fn token_error(error: EndpointError) -> TokenError {

@@ -76,11 +76,13 @@ fn of(
     tokens: Arc<dyn TokenProvider>,
 ) -> Access {
     Access {
+        service: service.connector.service(),
         base_url: service.api_url.clone(),
         client: engine.client.clone(),
         tokens,
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
+        metrics: Arc::clone(&engine.metrics),
         include_spam_trash: settings.include_spam_trash,
         leaving: CancellationToken::new(),
     }

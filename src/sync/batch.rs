@@ -80,6 +80,9 @@ pub(super) struct Committed {
     pub(super) counts: Counts,
     /// What others want of the run.
     pub(super) held: Held,
+    /// How often items got which outcome. Unlike `counts`, an item whose outcome changed counts for
+    /// both.
+    pub(super) outcomes: Vec<(Outcome, u64)>,
 }
 
 /// Does what the entries say, in one transaction.
@@ -95,6 +98,7 @@ pub(super) async fn commit(
     for entry in entries {
         state.apply(&tx, entry).await?;
     }
+    let outcomes = std::mem::take(&mut state.outcomes).into_iter().collect();
     let (counts, changed) = state.write(&tx).await?;
     fail_point!("batch.rows");
     if let Some(cursor) = &commit.cursor {
@@ -117,7 +121,11 @@ pub(super) async fn commit(
     fail_point!("batch.commit");
     tx.commit().await?;
     fail_point!("batch.committed");
-    Ok(Committed { counts, held })
+    Ok(Committed {
+        counts,
+        held,
+        outcomes,
+    })
 }
 
 /// The cursor as it is saved: a resync's listing belongs to its run.
@@ -132,6 +140,7 @@ pub(super) fn cursor_of(claim: &Claim, value: Cursor, in_resync: bool) -> SyncCu
 struct State<'a> {
     commit: &'a Commit<'a>,
     counts: Counts,
+    outcomes: HashMap<Outcome, u64>,
     listed: HashMap<String, Listed>,
     stored: HashMap<String, Stored>,
     rows: HashMap<String, NewRow>,
@@ -162,6 +171,7 @@ impl<'a> State<'a> {
         Ok(Self {
             commit,
             counts,
+            outcomes: HashMap::new(),
             listed: sync_listing::lookup(tx, commit.claim.run_id, &ids).await?,
             stored: raw_data::lookup(tx, commit.claim.integration_id, &touched).await?,
             rows: HashMap::new(),
@@ -197,6 +207,9 @@ impl<'a> State<'a> {
         let entry = self.listed.entry(id).or_default();
         let after = entry.outcome.map_or(outcome, |before| before.then(outcome));
         self.counts.count(entry.outcome, after);
+        if entry.outcome != Some(after) {
+            *self.outcomes.entry(after).or_default() += 1;
+        }
         entry.outcome = Some(after);
     }
 

@@ -25,7 +25,7 @@ use crate::{
     domain::{
         EventId,
         event::{SYNC_REQUESTED_V1, SYNC_REQUESTS},
-        sync::{IntegrationStatus, RunError, RunStatus, Scope, Trigger},
+        sync::{EndedRun, IntegrationStatus, RunError, RunStatus, Scope, Trigger},
     },
 };
 
@@ -87,7 +87,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
             sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
             save_spending(&active, &tx).await?;
             let (units, now) = (active.quota_units(), engine.clock.now());
-            sync_run::finish(
+            let ended = sync_run::finish(
                 &tx,
                 active.claim.run_id,
                 RunStatus::Cancelled,
@@ -97,6 +97,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
             )
             .await?;
             tx.commit().await?;
+            count(engine, ended);
             tracing::info!("the run was cancelled");
             Ok(Ended::Finished(RunStatus::Cancelled))
         }
@@ -186,10 +187,11 @@ async fn end(
         quota_units: active.quota_units(),
         now: active.engine.clock.now(),
     };
-    conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
+    let ended = conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
     save_spending(active, &tx).await?;
     fail_point!("run.end");
     tx.commit().await?;
+    count(active.engine, ended);
     fail_point!("run.ended");
     let counts = &active.counts;
     match &conclusion.error {
@@ -211,6 +213,13 @@ async fn end(
     Ok(Ended::Finished(status))
 }
 
+/// A run ended, and that is committed.
+fn count(engine: &Engine, ended: Option<EndedRun>) {
+    if let Some(ended) = ended {
+        engine.metrics.run_ended(ended);
+    }
+}
+
 /// Leaves to the next run what was spent, to the unit.
 async fn save_spending(active: &Active<'_>, tx: &Tx) -> Result<(), DbError> {
     let spending = serde_json::json!(active.access.governor.spending(0));
@@ -227,13 +236,13 @@ struct Conclusion {
     now: DateTime<Utc>,
 }
 
-/// Ends the run and leaves its result on the integration.
+/// Ends the run and leaves its result on the integration; gives what is counted after the commit.
 async fn conclude(
     tx: &Tx,
     claim: &Claim,
     found: &Integration,
     conclusion: &Conclusion,
-) -> Result<(), DbError> {
+) -> Result<Option<EndedRun>, DbError> {
     let Conclusion {
         status,
         error,
@@ -241,7 +250,7 @@ async fn conclude(
         quota_units,
         now,
     } = conclusion;
-    sync_run::finish(
+    let ended = sync_run::finish(
         tx,
         claim.run_id,
         *status,
@@ -264,7 +273,8 @@ async fn conclude(
         failures,
         now: *now,
     };
-    integration::set_run_result(tx, claim.integration_id, result).await
+    integration::set_run_result(tx, claim.integration_id, result).await?;
+    Ok(ended)
 }
 
 /// Puts the run back into the queue, to be taken after `wait`.
@@ -328,9 +338,10 @@ pub(super) async fn park(engine: &Engine, claim: &Claim) -> Result<Ended, DbErro
     };
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, claim.run_id, claim.fence).await?;
-    conclude(&tx, claim, &found, &conclusion).await?;
+    let ended = conclude(&tx, claim, &found, &conclusion).await?;
     dead_letter::insert(&tx, &letter).await?;
     tx.commit().await?;
+    count(engine, ended);
     tracing::error!(attempts, "the run was parked: {reason}");
     Ok(Ended::Finished(RunStatus::Failed))
 }
@@ -349,8 +360,9 @@ pub(super) async fn without_connector(
     let conclusion = failure(engine, claim, run_error("no_connector", detail));
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, claim.run_id, claim.fence).await?;
-    conclude(&tx, claim, found, &conclusion).await?;
+    let ended = conclude(&tx, claim, found, &conclusion).await?;
     tx.commit().await?;
+    count(engine, ended);
     Ok(Ended::Finished(RunStatus::Failed))
 }
 

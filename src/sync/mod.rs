@@ -15,6 +15,7 @@ use crate::{
         Clock, IntegrationId, RunId, ServiceName,
         sync::{IntegrationStatus, Mode, Run, Scope, SyncRequested, Trigger},
     },
+    metrics::Metrics,
     oauth::tokens::TokenService,
 };
 
@@ -63,6 +64,8 @@ pub struct Engine {
     pub services: BTreeMap<ServiceName, Service>,
     /// How runs are carried out.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why a sync cannot be asked for.

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     connectors::{Change, Connector, Cursor, Fetched, Listing, Normalized, Page, RawItem},
     db::{DbError, gap, raw_data, sync_cursor::SyncCursor},
-    domain::IntegrationId,
+    domain::{IntegrationId, clock::Stopwatch},
+    metrics::{Metrics, Step},
 };
 
 /// A batch is at most so many messages,
@@ -248,13 +249,13 @@ pub(super) async fn fetch_and_write(
         }
     };
     let connector = Arc::clone(&active.service.connector);
-    let understanding = understand(
+    let reader = Reader {
         connector,
         integration,
         include_spam_trash,
-        fetched_rx,
-        ready,
-    );
+        metrics: Arc::clone(&active.engine.metrics),
+    };
+    let understanding = understand(reader, fetched_rx, ready);
     let writing = write_ready(active, ready_rx);
     // A failed write ends the rest at once; a failed fetch lets what came before it be written.
     let fetching = async { Ok::<_, Stop>(fetching.await) };
@@ -269,22 +270,33 @@ pub(super) async fn fetch_and_write(
     }
 }
 
-/// Turns what was fetched into entries, on a thread that may be busy, for as long as there is
-/// something to come.
-async fn understand(
+/// What understanding items takes.
+struct Reader {
     connector: Arc<dyn Connector>,
     integration: IntegrationId,
     include_spam_trash: bool,
+    metrics: Arc<Metrics>,
+}
+
+/// Turns what was fetched into entries, on a thread that may be busy, for as long as there is
+/// something to come.
+async fn understand(
+    reader: Reader,
     mut fetched: mpsc::Receiver<Fetching>,
     ready: mpsc::Sender<Vec<Ready>>,
 ) -> Result<(), Stop> {
     let understanding = tokio::task::spawn_blocking(move || {
         let mut items = Vec::with_capacity(UNDERSTOOD_TOGETHER);
         while fetched.blocking_recv_many(&mut items, UNDERSTOOD_TOGETHER) > 0 {
+            let watch = Stopwatch::start();
             let entries = items
                 .drain(..)
-                .map(|item| ready_entry(&*connector, integration, include_spam_trash, item))
+                .map(|item| ready_entry(&reader, item))
                 .collect();
+            let service = reader.connector.service();
+            reader
+                .metrics
+                .batch(service, Step::Understand, watch.seconds());
             fail_point!("run.parsed");
             // The receiver goes only when the writer has failed, and then that is what is told.
             if ready.blocking_send(entries).is_err() {
@@ -297,12 +309,7 @@ async fn understand(
         .map_err(|error| Stop::Db(DbError::Schema(format!("a blocking task failed: {error}"))))
 }
 
-fn ready_entry(
-    connector: &dyn Connector,
-    integration: IntegrationId,
-    include_spam_trash: bool,
-    item: Fetching,
-) -> Ready {
+fn ready_entry(reader: &Reader, item: Fetching) -> Ready {
     let Fetching { id, what, permit } = item;
     let mut permits: Vec<OwnedSemaphorePermit> = permit.into_iter().collect();
     match what {
@@ -316,7 +323,13 @@ fn ready_entry(
             };
             // A message that makes a parser panic must not keep the others from being stored.
             let normalized = catch_unwind(AssertUnwindSafe(|| {
-                connector.normalize(&raw, integration, include_spam_trash)
+                let Reader {
+                    connector,
+                    integration,
+                    include_spam_trash,
+                    ..
+                } = reader;
+                connector.normalize(&raw, *integration, *include_spam_trash)
             }));
             let entry = match normalized {
                 Ok(Ok(Normalized::Record(record))) => Entry::Store(record),
@@ -425,6 +438,7 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
     });
     let engine = active.engine;
     let spending = spending(active);
+    let watch = Stopwatch::start();
     let committed = batch::commit(
         &engine.db,
         batch.entries,
@@ -441,6 +455,9 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
         },
     )
     .await?;
+    let service = active.service.connector.service();
+    engine.metrics.batch(service, Step::Write, watch.seconds());
+    engine.metrics.items(service, &committed.outcomes);
     drop(batch.permits);
     active.counts = committed.counts;
     active.held = committed.held;

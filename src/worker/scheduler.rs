@@ -140,6 +140,26 @@ pub async fn sweep(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
+/// Moves what was counted to the database every five seconds until `shutdown`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "passes are on the machine's clock"
+)]
+pub async fn save_totals(app: Arc<App>, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = app.save_totals().await {
+            tracing::warn!(
+                error = errors::chain(&error),
+                "what was counted is saved later"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
 async fn free_abandoned(app: &App) -> Result<usize, DbError> {
     let freed = sync::free_abandoned(&app.engine.db, app.now(), false).await?;
     if freed > 0 {

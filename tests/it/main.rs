@@ -15,6 +15,7 @@ mod ending;
 mod harness;
 mod kills;
 mod logs;
+mod metrics;
 mod mistakes;
 mod papers;
 mod provider_trouble;

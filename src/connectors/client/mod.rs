@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::{Host, Url};
 
 use super::Access;
+use crate::{domain::clock::Stopwatch, metrics::CallOutcome};
 pub use answer::{Class, Classify, ClientError, RetryAfter};
 // A service's rule reads these; reqwest itself is used here only.
 pub use reqwest::{StatusCode, header::HeaderMap};
@@ -50,6 +51,8 @@ const USER_AGENT: &str = concat!("nucleus/", env!("CARGO_PKG_VERSION"), " (gzip)
 /// A GET request for a JSON object.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
+    /// The service's name of the call, for instance `messages.get`: a label of metrics.
+    pub method: &'static str,
     /// The path below the base URL, segment by segment; each is escaped.
     pub path: &'a [&'a str],
     /// The query; escaped.
@@ -156,9 +159,17 @@ impl ApiClient {
                     .map_err(ClientError::Access)?,
             };
             // After the token: a call that cannot be made costs nothing.
+            let asked = access.clock.now();
             let ticket = access.governor.acquire(request.units).await;
             let now = access.clock.now();
-            let failure = match self.attempt(&url, &token, &request, &mut permit, now).await {
+            let waited = (now - asked).as_seconds_f64();
+            let (service, method) = (access.service, request.method);
+            let metrics = &access.metrics;
+            metrics.call_begins(service, method, request.units, waited);
+            let watch = Stopwatch::start();
+            let result = self.attempt(&url, &token, &request, &mut permit, now).await;
+            metrics.call_ended(service, method, outcome(&result), watch.seconds());
+            let failure = match result {
                 Ok(body) => {
                     access.governor.accepted(ticket);
                     let large = permit.filter(|_| body.len() > LARGE_BYTES);
@@ -300,6 +311,18 @@ impl ApiClient {
             *permit = Some(taken.map_err(|_| Failure::Crowded)?);
         }
         Ok(())
+    }
+}
+
+fn outcome(result: &Result<Bytes, Failure>) -> CallOutcome {
+    match result {
+        Ok(_) => CallOutcome::Ok,
+        Err(Failure::Transient(..)) => CallOutcome::Unavailable,
+        Err(Failure::Refused(_)) => CallOutcome::RateLimited,
+        Err(Failure::Unauthorized) => CallOutcome::Unauthorized,
+        Err(Failure::Crowded) => CallOutcome::Postponed,
+        Err(Failure::Final(ClientError::NotFound)) => CallOutcome::NotFound,
+        Err(Failure::Final(_)) => CallOutcome::Rejected,
     }
 }
 

@@ -32,6 +32,7 @@ fn plain_rule(status: StatusCode, _: &HeaderMap, _: &[u8]) -> Class {
 }
 
 const REQUEST: Request<'static> = Request {
+    method: "things.list",
     path: &["v1", "thing"],
     query: &[("page", "secret-page")],
     units: 3,

@@ -130,6 +130,7 @@ impl Api<'_> {
         let query = [("format", "raw"), ("fields", MESSAGE_FIELDS)];
         let path = ["gmail", "v1", "users", "me", "messages", id];
         let request = Request {
+            method: "messages.get",
             path: &path,
             query: &query,
             units: self.quota.get,
@@ -144,10 +145,11 @@ impl Api<'_> {
         path: &[&str],
         query: &[(&str, &str)],
         units: u32,
-        method: &str,
+        method: &'static str,
     ) -> Result<T, ClientError> {
         let path = [&["gmail", "v1", "users", "me"], path].concat();
         let request = Request {
+            method,
             path: &path,
             query,
             units,

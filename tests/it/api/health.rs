@@ -1,6 +1,10 @@
 //! `/livez`, `/readyz` and `/health`, when all is well and when it is not.
 
-use nucleus::db::schema;
+use chrono::TimeDelta;
+use nucleus::{
+    db::schema,
+    demo::{Fault, Match, Method},
+};
 use serde_json::{Value, json};
 
 use super::{ask, assert_gives_nothing_away, assert_keys, start};
@@ -23,9 +27,13 @@ async fn a_program_that_is_well_says_so_without_a_key() {
     }
     let (status, health) = look(&app, "/health").await;
     assert_eq!(status, 200);
-    assert_keys(&health, &["status", "version", "checks"]);
+    assert_keys(&health, &["status", "version", "checks", "services"]);
     assert_eq!(health["status"], "ok");
-    assert_eq!(health["checks"], json!({"database": "ok", "secrets": "ok"}));
+    assert_eq!(
+        health["checks"],
+        json!({"database": "ok", "secrets": "ok", "loops": "ok", "queue": "ok"})
+    );
+    assert_eq!(health["services"], json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +47,7 @@ async fn a_program_whose_database_is_gone_lives_and_is_not_ready() {
     assert_eq!((status, &health["status"]), (503, &json!("unavailable")));
     assert_eq!(
         health["checks"],
-        json!({"database": "unavailable", "secrets": "ok"})
+        json!({"database": "unavailable", "secrets": "ok", "loops": "ok", "queue": "unknown"})
     );
     for (method, path, body) in [
         ("GET", format!("/integrations/{id}"), None),
@@ -63,4 +71,33 @@ async fn a_program_whose_schema_is_behind_is_not_ready() {
         .unwrap();
     assert_eq!(look(&app, "/livez").await.0, 200);
     assert_eq!(look(&app, "/readyz").await.0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_outside_shows_in_health_and_nowhere_else() {
+    let app = start().await;
+    let id = app.connect().await;
+    let services = async || look(&app, "/health").await.1["services"].clone();
+    assert_eq!(services().await, json!({"gmail": "ok"}));
+    let outage = Fault::status(500, "backendError");
+    app.google
+        .inject_times(Match::method(Method::GetProfile), outage, 10_000);
+    let run = app.sync(&id).await;
+    assert_eq!(run["error"]["code"], "unavailable", "{run}");
+    assert_eq!(services().await, json!({"gmail": "failing"}));
+    // A service that works for somebody is not down.
+    app.connect().await;
+    assert_eq!(services().await, json!({"gmail": "ok"}));
+    app.google.calm();
+    app.request_sync(&id).await;
+    app.clock.advance(TimeDelta::minutes(11));
+    let (status, health) = look(&app, "/health").await;
+    assert_eq!(
+        (status, &health["checks"]["queue"]),
+        (200, &json!("behind"))
+    );
+    assert_eq!(look(&app, "/readyz").await.0, 200);
+    app.drain().await;
+    assert_eq!(look(&app, "/health").await.1["checks"]["queue"], "ok");
+    assert_eq!(services().await, json!({"gmail": "ok"}));
 }

@@ -160,6 +160,7 @@ fn table(
         ("GET", "/events", json!(""), None, Gets::EmptyList),
         ("GET", "/health", json!(""), None, Gets::Everything),
         ("GET", "/livez", json!(""), None, Gets::Everything),
+        ("GET", "/metrics", json!(""), None, Gets::Refusal),
         ("GET", "/readyz", json!(""), None, Gets::Everything),
     ]
 }

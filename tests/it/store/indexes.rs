@@ -5,7 +5,7 @@ use nucleus::{
     db::{
         Db, Slicing, gap, integration,
         integration::Filter,
-        outbox, raw_data, sync_listing,
+        outbox, overview, raw_data, sync_listing,
         sync_run::{self, WorkerId},
     },
     domain::{RunId, sync::Scope},
@@ -215,8 +215,38 @@ async fn runs_and_what_they_leave_are_found_by_index() {
         sync_listing::sweep(db, 50).await.unwrap();
     })
     .await;
-    uses(&test, "sync_gaps_pkey", async |db| {
+    uses(&test, "sync_gaps_open", async |db| {
         gap::open(db, row.id, RunId::new(), 50).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_an_operator_watches_is_found_by_index() {
+    let test = database().await;
+    test.sql(
+        "INSERT INTO sync_gaps (integration_id, external_id, reason, detail, attempts, given_up,
+                run_id, first_failed_at, last_failed_at)
+            SELECT id, 'old' || number, 'fetch_failed', '', 5, true, gen_random_uuid(), now(), now()
+            FROM entity_integrations, generate_series(1, 10) AS number;
+         UPDATE sync_runs SET lease_until = 0 WHERE status = 'running'",
+    )
+    .await;
+    test.sql("VACUUM (ANALYZE)").await;
+    for index in [
+        "sync_runs_one_active",
+        "sync_runs_lease_until",
+        "outbox_pending",
+        "sync_gaps_open",
+        "entity_integrations_standing",
+        "entity_integrations_next_sync_at",
+        "entity_integrations_next_retry_at",
+    ] {
+        uses(&test, index, async |db| {
+            let found = overview::overview(db, at(1)).await.unwrap();
+            let counted: i64 = found.integrations.iter().map(|found| found.count).sum();
+            assert_eq!(counted, 2500);
+        })
+        .await;
+    }
 }
