@@ -17,7 +17,7 @@ use nix::{
     unistd::Pid,
 };
 use nucleus::{
-    demo::{Mailbox, Options, StandIn},
+    demo::{Consent, Mailbox, Options, StandIn},
     domain::SystemClock,
 };
 use serde_json::{Value, json};
@@ -404,6 +404,44 @@ impl Api {
         let body = Self::connection(world, &entity);
         let integration = self.post("/integrations/", body).await;
         integration["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Connects the account of the mailbox as a person does with a browser; gives what a stranger
+    /// must not see of it. An error where the process dies in between.
+    pub async fn connect_in_a_browser(
+        &self,
+        world: &World,
+        entity: &str,
+    ) -> Result<Vec<String>, reqwest::Error> {
+        let path = "/integrations/gmail/oauth/start";
+        let begun = self.post(path, json!({"entity_id": entity})).await;
+        let url = begun["authorization_url"].as_str().unwrap();
+        let consent = Consent::default();
+        let answer = world.google.authorize(url, &consent).await.unwrap();
+        let mut secrets: Vec<String> = answer
+            .query_pairs()
+            .filter(|(name, _)| name == "state" || name == "code")
+            .map(|(_, value)| value.into_owned())
+            .collect();
+        let http = reqwest::Client::new();
+        let opened = http.get(answer).send().await?;
+        let cookie = opened.headers()["set-cookie"].to_str().unwrap();
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        secrets.push(cookie.split_once('=').unwrap().1.to_owned());
+        let page = opened.error_for_status()?.text().await?;
+        let part = |before: &str| {
+            let (_, rest) = page.split_once(before).unwrap();
+            rest.split('"').next().unwrap().to_owned()
+        };
+        let id = part("name=\"confirmation\" value=\"");
+        http.post(part("action=\""))
+            .header("cookie", cookie)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("confirmation={id}&decision=connect"))
+            .send()
+            .await?
+            .error_for_status()?;
+        Ok(secrets)
     }
 
     /// Asks for a sync; gives the run's id.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use nucleus::demo::{Consent, Method, generate};
+use nucleus::demo::{Method, generate};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
@@ -354,43 +354,6 @@ async fn abort_while_connecting(point: &str) {
     server.stop().await;
 }
 
-/// Connects the account of the mailbox in a browser; an error where the process dies in between.
-async fn connect_in_a_browser(
-    world: &World,
-    api: &Api,
-    entity: &str,
-) -> Result<(), reqwest::Error> {
-    let begun = api
-        .post(
-            "/integrations/gmail/oauth/start",
-            json!({"entity_id": entity}),
-        )
-        .await;
-    let url = begun["authorization_url"].as_str().unwrap();
-    let answer = world
-        .google
-        .authorize(url, &Consent::default())
-        .await
-        .unwrap();
-    let http = reqwest::Client::new();
-    let opened = http.get(answer).send().await?;
-    let cookie = opened.headers()["set-cookie"].to_str().unwrap().to_owned();
-    let page = opened.error_for_status()?.text().await?;
-    let part = |before: &str| {
-        let (_, rest) = page.split_once(before).unwrap();
-        rest.split('"').next().unwrap().to_owned()
-    };
-    let id = part("name=\"confirmation\" value=\"");
-    http.post(part("action=\""))
-        .header("cookie", cookie.split(';').next().unwrap())
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(format!("confirmation={id}&decision=connect"))
-        .send()
-        .await?
-        .error_for_status()
-        .map(drop)
-}
-
 /// The account is connected already, and connected again: whatever the abort leaves, the connection
 /// has credentials that work, and what nobody names is announced to the sweep.
 async fn abort_in_a_browsers_flow(point: &str) {
@@ -403,14 +366,16 @@ async fn abort_in_a_browsers_flow(point: &str) {
     server.stop().await;
 
     let mut server = start_with_crash(&world, point, 0).await;
-    let flow = connect_in_a_browser(&world, &server.api, &entity).await;
+    let flow = server.api.connect_in_a_browser(&world, &entity).await;
     assert!(flow.is_err(), "{point}");
     assert_crashes(&mut server, point).await;
 
     let server = world.listen("up").await;
     let run = server.api.sync(integration).await;
     assert_eq!(server.api.ended(&run).await["status"], "success", "{point}");
-    connect_in_a_browser(&world, &server.api, &entity)
+    server
+        .api
+        .connect_in_a_browser(&world, &entity)
         .await
         .unwrap();
     let all = server.api.all("/integrations").await;

@@ -190,10 +190,15 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
         .get(&format!("/integrations/{id}"))
         .await
         .to_string();
+    // In a browser, with a code, a state and a cookie.
+    let another = server.api.entity().await;
+    let of_the_flow = server.api.connect_in_a_browser(&world, &another).await;
+    let of_the_flow = of_the_flow.unwrap();
+    assert_eq!(of_the_flow.len(), 3);
     let finished = server.stop().await;
 
     // Google's own tokens are not known here, but all begin alike.
-    let secrets = [
+    let mut secrets = vec![
         REFRESH_TOKEN,
         CLIENT_SECRET,
         ACCESS_TOKEN,
@@ -204,6 +209,7 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
         key_printed.as_str(),
         "nk_no-such-key-but-a-secret-4d1f",
     ];
+    secrets.extend(of_the_flow.iter().map(String::as_str));
     let traced = lines(&finished.stderr);
     let foreign = |line: &&Value| !line["target"].as_str().unwrap().starts_with("nucleus");
     assert!(
