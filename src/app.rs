@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -41,6 +41,11 @@ use crate::{
 
 /// A run is held this long at most before it is asked for again.
 const MAX_HOLD: Duration = Duration::from_secs(600);
+/// Memory for request bodies that are being read at the same time, in KiB. One of the longest always
+/// has room.
+const BODIES_KIB: usize = 64 * 1024;
+/// Streams that are open at the same time: each looks at its run twice a second.
+const MAX_STREAMS: usize = 100;
 /// In the data folder: held by the one `up` there may be.
 const LOCK_FILE: &str = "nucleus.lock";
 /// In the data folder: the vault.
@@ -64,6 +69,10 @@ pub struct App {
     pub return_to: Vec<String>,
     /// Longest request body, in bytes.
     pub body_limit_bytes: usize,
+    /// Room for the bodies that are being read, in KiB.
+    pub bodies: Arc<Semaphore>,
+    /// Room for the streams that are open.
+    pub streams: Arc<Semaphore>,
     /// Runs that one worker carries out at the same time.
     pub max_concurrent_runs: usize,
     /// How long events are kept.
@@ -142,6 +151,10 @@ impl App {
             public_url: config.http.public_url.clone(),
             return_to: config.http.return_to.clone(),
             body_limit_bytes: config.http.body_limit_bytes,
+            bodies: Arc::new(Semaphore::new(
+                BODIES_KIB.max(config.http.body_limit_bytes / 1024),
+            )),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             max_concurrent_runs: config.sync.max_concurrent_runs,
             retention_days: config.events.retention_days,
             wake: Notify::new(),

@@ -6,8 +6,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::edge::{MAX_HEADER_BYTES, MAX_HEADERS};
 use crate::{
     connect::ConnectError,
     db::DbError,
@@ -15,6 +16,10 @@ use crate::{
     integrations::IntegrationError,
     sync::{RequestError, settings::InvalidSettings},
 };
+
+/// When a client may come back after it was told that there is too much or that a part is away, in
+/// seconds.
+const RETRY_AFTER: &str = "5";
 
 /// A field of the request that cannot be taken, and how to mend it.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
@@ -58,6 +63,10 @@ pub enum ApiError {
     CursorExpired,
     /// The body is too large; the limit in bytes.
     TooLarge(usize),
+    /// The request's headers are too many or too long.
+    HeadersTooLarge,
+    /// Too much of this is under way; what it is.
+    TooMany(&'static str),
     /// The body is not said to be JSON.
     UnsupportedMediaType,
     /// Fields that cannot be taken.
@@ -121,6 +130,18 @@ impl ApiError {
                 "body_too_large",
                 format!("the body is larger than {limit} bytes"),
             ),
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                format!(
+                    "send at most {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes together"
+                ),
+            ),
+            Self::TooMany(what) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many",
+                format!("too many {what} are open: try again later"),
+            ),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -147,9 +168,7 @@ impl ApiError {
             ),
         }
     }
-}
 
-impl ApiError {
     /// The stable code.
     pub(super) fn code(&self) -> &'static str {
         self.parts().1
@@ -163,12 +182,10 @@ impl ApiError {
             _ => {}
         }
     }
-}
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    /// The status, and the members of the problem's body.
+    pub(super) fn problem(&self) -> (StatusCode, Value) {
         let (status, code, detail) = self.parts();
-        self.log();
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
@@ -176,20 +193,57 @@ impl IntoResponse for ApiError {
             "code": code,
             "detail": detail,
         });
-        if let Self::Invalid(errors) = &self {
+        if let Self::Invalid(errors) = self {
             body["errors"] = json!(errors);
         }
-        let mut response = (status, Json(body)).into_response();
+        (status, body)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, body) = self.problem();
+        let mut response = problem(status, &body);
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        ) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        // For whoever knows the request.
+        response.extensions_mut().insert(Problem(body));
         response
     }
+}
+
+/// The body of a problem that does not name its request yet.
+#[derive(Clone)]
+struct Problem(Value);
+
+fn problem(status: StatusCode, body: &Value) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    response
+}
+
+/// Puts the request's id into the body of a problem, once.
+pub(super) fn name_request(response: Response, request_id: &str) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Some(Problem(mut members)) = parts.extensions.remove() else {
+        return Response::from_parts(parts, body);
+    };
+    members["request_id"] = request_id.into();
+    let named = problem(parts.status, &members);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, named.into_body())
 }
 
 impl From<DbError> for ApiError {

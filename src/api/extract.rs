@@ -4,15 +4,15 @@
 use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, de::DeserializeOwned};
 use subtle::ConstantTimeEq;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use uuid::Uuid;
 
 use super::error::{ApiError, FieldError};
@@ -25,6 +25,9 @@ use crate::{
 
 /// A body must have arrived by then.
 const BODY_DEADLINE: Duration = Duration::from_secs(15);
+/// So much of a body always has room, so that a few long ones that come slowly keep nobody else from
+/// being heard.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
 /// Items a list gives unless it is told otherwise.
 const DEFAULT_LIMIT: u64 = 50;
 /// Items a list gives at most.
@@ -122,40 +125,69 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
-        let body = read_body(request, app.body_limit_bytes).await?;
+        let (parts, body) = request.into_parts();
+        let body = read_body(app, &parts.headers, body, app.body_limit_bytes).await?;
+        let body = body.bytes.as_slice();
         if body.iter().all(u8::is_ascii_whitespace) {
             return parse(serde_json::json!({})).map(Self);
         }
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let value = serde_json::from_slice(&body)
+        let value = serde_json::from_slice(body)
             .map_err(|error| ApiError::InvalidJson(error.to_string()))?;
         parse(value).map(Self)
     }
 }
 
-/// The whole body, if it arrives in time and is not longer than `limit` bytes.
-pub async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    let declared = request
-        .headers()
+/// A body that has arrived, with the room it takes.
+pub struct Arrived {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a body whole: within the deadline, up to `limit` bytes, and as long as there is room for
+/// it beside the others that are being read.
+pub async fn read_body(
+    app: &App,
+    headers: &HeaderMap,
+    body: axum::body::Body,
+    limit: usize,
+) -> Result<Arrived, ApiError> {
+    let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
         return Err(ApiError::TooLarge(limit));
     }
-    timeout(BODY_DEADLINE, to_bytes(request.into_body(), limit))
-        .await
-        .map_err(|_| ApiError::Timeout)?
-        .map_err(|error| {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("length limit"));
-            if too_large {
-                ApiError::TooLarge(limit)
-            } else {
-                ApiError::InvalidJson("it broke off".to_owned())
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    let read = async {
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| ApiError::InvalidJson("it broke off".to_owned()))?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(ApiError::TooLarge(limit));
             }
-        })
+            bytes.extend_from_slice(&chunk);
+            let taken = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let lacking = bytes.len().saturating_sub(SMALL_BODY_BYTES).div_ceil(1024) - taken;
+            let more = u32::try_from(lacking).unwrap_or(u32::MAX);
+            let more = Arc::clone(&app.bodies)
+                .try_acquire_many_owned(more)
+                .map_err(|_| ApiError::Unavailable("no room for a body".to_owned()))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+        }
+        Ok(())
+    };
+    timeout(BODY_DEADLINE, read)
+        .await
+        .map_err(|_| ApiError::Timeout)??;
+    Ok(Arrived { bytes, _room: room })
 }
 
 /// A body that says nothing.

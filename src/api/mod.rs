@@ -1,24 +1,23 @@
 //! The HTTP API: every route on one page. No rules live here; handlers take requests apart, call
 //! one function of the program and put its answer together.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
-    Extension, Router,
-    extract::Request,
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
+    Extension, Router, middleware,
+    response::IntoResponse,
     routing::{get, post},
 };
 use futures_util::FutureExt;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use crate::{app::App, db::Slice};
 
 mod bodies;
+mod connection;
+mod edge;
 mod entities;
 mod error;
 mod extract;
@@ -32,13 +31,11 @@ mod runs;
 mod serve;
 mod services;
 mod site;
+mod stream;
 
 pub use error::{ApiError, FieldError};
 pub use serve::serve;
 use site::Site;
-
-/// A request must have been answered by then; what changes something goes on all the same.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Every route, of a program that browsers reach at `public_url`.
 pub fn router(app: Arc<App>, public_url: &str) -> Router {
@@ -67,6 +64,7 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
         .route("/services", get(services::list))
         .route("/runs/{id}", get(runs::get))
         .route("/runs/{id}/cancel", post(runs::cancel))
+        .route("/runs/{id}/stream", get(stream::stream))
         .route("/records/{id}", get(records::get))
         .route("/events", get(records::events))
         .route("/health", get(health::health))
@@ -75,57 +73,18 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(Extension(Site::new(public_url)))
-        .layer(middleware::from_fn(within_deadline))
+        .layer(middleware::from_fn(edge::within_deadline))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()
         }))
-        .layer(middleware::from_fn(traced))
+        .layer(middleware::from_fn(edge::within_header_bounds))
+        .layer(middleware::from_fn(edge::enter))
+        .layer(Extension(Site::new(public_url)))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),
             metrics::counted,
         ))
         .with_state(app)
-}
-
-async fn within_deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            ApiError::Unavailable(format!("no answer in {} s", DEADLINE.as_secs())).into_response()
-        }
-    }
-}
-
-/// Puts what is logged for a request under the caller's trace, or under one of its own.
-async fn traced(request: Request, next: Next) -> Response {
-    let header = request
-        .headers()
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok());
-    let trace_id = header
-        .and_then(trace_id_of)
-        .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned);
-    let span = tracing::info_span!(
-        "request",
-        trace.id = trace_id,
-        http.method = %request.method(),
-        http.path = request.uri().path(),
-    );
-    next.run(request).instrument(span).await
-}
-
-/// The trace id of a `traceparent` header: version, trace id, parent id, flags.
-///
-/// Source: <https://www.w3.org/TR/trace-context/#traceparent-header>
-fn trace_id_of(header: &str) -> Option<&str> {
-    let id = header.split('-').nth(1)?;
-    let valid = id.len() == 32
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        && id.bytes().any(|byte| byte != b'0');
-    valid.then_some(id)
 }
 
 /// Runs what changes something to its end although the client hangs up.
@@ -167,23 +126,6 @@ impl<T> List<T> {
         List {
             items: self.items.into_iter().map(show).collect(),
             next_cursor: self.next_cursor,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_is_taken_over_only_if_it_is_one() {
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        let header = format!("00-{id}-b7ad6b7169203331-01");
-        assert_eq!(trace_id_of(&header), Some(id));
-        let zeros = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
-        let upper = header.to_uppercase();
-        for wrong in ["", "00", "00-xyz-1-01", zeros.as_str(), upper.as_str()] {
-            assert_eq!(trace_id_of(wrong), None, "{wrong}");
         }
     }
 }

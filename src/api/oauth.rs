@@ -265,8 +265,9 @@ async fn decide(
         return Err(ApiError::Forbidden("this form was sent by another site"));
     }
     let browser = cookie(request.headers(), site).ok_or(ConnectError::OtherBrowser)?;
-    let form = read_body(request, MAX_FORM_BYTES).await?;
-    let (id, decision) = parse_decision(&form)?;
+    let (parts, body) = request.into_parts();
+    let form = read_body(app, &parts.headers, body, MAX_FORM_BYTES).await?;
+    let (id, decision) = parse_decision(&form.bytes)?;
     let deciding = Arc::clone(app);
     let decided = to_the_end(app, async move {
         Ok(match flow(&deciding, service) {

@@ -19,7 +19,9 @@ use crate::harness::{OPERATOR_KEY, Setting, TestApp};
 
 mod authentication;
 mod changes;
+mod connections;
 mod creating;
+mod edge;
 mod entities;
 mod events;
 mod hang_up;
@@ -29,6 +31,7 @@ mod oauth;
 mod removing;
 mod runs;
 mod scoping;
+mod stream;
 mod testing;
 mod wire;
 
@@ -81,6 +84,7 @@ fn assert_is_problem(body: &Value, status: u16, code: &str) {
         assert!(!text.is_empty(), "{member}: {body}");
     }
     assert_eq!(body["errors"].is_array(), status == 422, "{body}");
+    assert!(body["request_id"].is_string(), "{body}");
     assert_gives_nothing_away(&body.to_string());
 }
 

@@ -215,6 +215,15 @@ impl Child {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// The most memory it has held so far, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = peak.unwrap().trim().trim_end_matches(" kB");
+        number.parse().unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(i32::try_from(self.process.id()).unwrap());
         kill(id, signal).unwrap();

@@ -24,6 +24,7 @@ mod real_mail;
 mod removal;
 mod resync;
 mod schemas;
+mod slow_clients;
 mod store;
 mod syncing;
 mod takeover;

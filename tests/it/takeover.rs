@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     child::{Api, Child, PATIENCE, World, happens, in_time},
-    harness::assert_adds_up,
+    harness::{OPERATOR_KEY, assert_adds_up},
 };
 
 /// base64 of 32 bytes.
@@ -194,10 +194,13 @@ async fn a_second_signal_ends_the_process_at_once() {
     let world = World::new(generate::bench_mailbox(1, 600)).await;
     let mut server = world.listen("up").await;
     let address = server.api.url.trim_start_matches("http://").to_owned();
+    // A body that never comes is waited for, a head that never comes is not.
     let mut half = TcpStream::connect(address).await.unwrap();
-    half.write_all(b"POST /entities HTTP/1.1\r\nHost: nucleus\r\nContent-Le")
-        .await
-        .unwrap();
+    let head = format!(
+        "POST /entities HTTP/1.1\r\nHost: nucleus\r\nAuthorization: Bearer {OPERATOR_KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    );
+    half.write_all(head.as_bytes()).await.unwrap();
     server.api.get("/livez").await;
     server.child.signal(Signal::SIGINT);
     server.child.says("ending: batches under way").await;

@@ -138,6 +138,8 @@ const PLACES: Table = &[
         &["connectors/client", "oauth/", "oauth.rs", "cli/demo"],
     ),
     ("axum", &["api/", "demo/"]),
+    ("hyper", &["api/connection"]),
+    ("hyper_util", &["api/connection", "api/serve"]),
     ("prometheus_client", &["metrics/"]),
     ("std::env", &["config/", "config.rs"]),
 ];

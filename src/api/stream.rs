@@ -1,0 +1,170 @@
+//! `/runs/{id}/stream`: a run as it goes, told by server-sent events.
+//!
+//! The run may be worked on by any process, so its row is what is looked at.
+//! `progress` tells of the run as it is now and whenever its row has changed, `done` of its end, and
+//! `gone` that it was removed with its integration. A stream that ends without one of the last two
+//! was interrupted, and may be asked for again.
+//!
+//! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderName, HeaderValue, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::ApiError,
+    extract::{Caller, PathId},
+};
+use crate::{
+    app::App,
+    db::{DbError, sync_run},
+    domain::{
+        RunId, errors,
+        ids::kind,
+        sync::{Run, RunStatus, Scope},
+    },
+};
+
+/// How often the row is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A comment after so long without an event, so that nobody between takes the stream for dead.
+const COMMENT: Duration = Duration::from_secs(15);
+/// Looks in a row that the database may fail to answer.
+const MAX_FAILED_LOOKS: u32 = 20;
+
+/// Ends every stream when the server ends.
+#[derive(Clone)]
+pub(super) struct Leaving(pub(super) CancellationToken);
+
+/// What a stream needs from look to look.
+struct Watch {
+    app: Arc<App>,
+    scope: Scope,
+    id: RunId,
+    leaving: CancellationToken,
+    _place: OwnedSemaphorePermit,
+    /// The run as it was told last.
+    told: Option<String>,
+    /// What was found when the stream was asked for.
+    first: Option<Run>,
+    is_over: bool,
+}
+
+pub(super) async fn stream(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    PathId(id): PathId<kind::Run>,
+    Extension(Leaving(leaving)): Extension<Leaving>,
+) -> Result<Response, ApiError> {
+    let run = sync_run::find(&app.engine.db, caller.scope, id).await?;
+    let place = Arc::clone(&app.streams)
+        .try_acquire_owned()
+        .map_err(|_| ApiError::TooMany("streams"))?;
+    let watch = Watch {
+        app,
+        scope: caller.scope,
+        id,
+        leaving,
+        _place: place,
+        told: None,
+        first: Some(run),
+        is_over: false,
+    };
+    let comments = KeepAlive::new().interval(COMMENT).text("still here");
+    let mut response = Sse::new(events(watch)).keep_alive(comments).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would gather the events:
+    // <https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering>
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok(response)
+}
+
+fn events(watch: Watch) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(watch, async |mut watch| {
+        let event = watch.next().await?;
+        Some((Ok(event), watch))
+    })
+}
+
+impl Watch {
+    /// The next event, when there is one; `None` at the stream's end.
+    async fn next(&mut self) -> Option<Event> {
+        if self.is_over {
+            return None;
+        }
+        let mut failed_looks = 0;
+        loop {
+            let run = match self.look().await? {
+                Ok(run) => run,
+                Err(DbError::NotFound) => return Some(self.gone()),
+                Err(error) => {
+                    failed_looks += 1;
+                    if failed_looks < MAX_FAILED_LOOKS {
+                        continue;
+                    }
+                    let error = errors::chain(&error);
+                    tracing::warn!(sync_run.id = %self.id, error, "a stream was interrupted");
+                    return None;
+                }
+            };
+            failed_looks = 0;
+            let data = json!(run).to_string();
+            if RunStatus::is_finished(&run.status) {
+                self.is_over = true;
+                return Some(Event::default().event("done").data(data));
+            }
+            if self.told.as_ref() != Some(&data) {
+                let event = Event::default().event("progress").data(&data);
+                self.told = Some(data);
+                return Some(event);
+            }
+        }
+    }
+
+    /// Looks at the row: the first time at once, and then after a while. `None` where the server
+    /// ends.
+    async fn look(&mut self) -> Option<Result<Run, DbError>> {
+        if let Some(run) = self.first.take() {
+            return Some(Ok(run));
+        }
+        tokio::select! {
+            () = pause() => {}
+            () = self.leaving.cancelled() => return None,
+        }
+        Some(sync_run::find(&self.app.engine.db, self.scope, self.id).await)
+    }
+
+    fn gone(&mut self) -> Event {
+        self.is_over = true;
+        let data = json!({
+            "run_id": self.id,
+            "code": "not_found",
+            "detail": "the run was removed with its integration",
+        });
+        Event::default().event("gone").data(data.to_string())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a person watches, on the machine's clock"
+)]
+async fn pause() {
+    tokio::time::sleep(LOOK).await;
+}
