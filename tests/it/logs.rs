@@ -27,7 +27,7 @@ async fn world() -> World {
 }
 
 /// Each line as the object it must be.
-fn lines(stderr: &str) -> Vec<Value> {
+pub fn lines(stderr: &str) -> Vec<Value> {
     let parse = |line: &str| -> Value {
         let value: Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

@@ -22,6 +22,7 @@ mod provider_trouble;
 mod quota;
 mod real_mail;
 mod removal;
+mod request_lines;
 mod resync;
 mod schemas;
 mod slow_clients;
