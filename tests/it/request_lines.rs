@@ -68,10 +68,12 @@ async fn what_may_change_something_leaves_a_line() {
     let (_world, server) = start("json", "info").await;
     server.api.get("/entities").await;
     let path = "/entities/01890000-0000-7000-8000-000000000000?secret=canary-query";
+    let callback = "/integrations/gmail/oauth/callback?state=canary-query&code=canary-query";
     for (method, path, id, expected) in [
         ("DELETE", path, "one", 404),
         ("POST", "/no/such/path?code=canary-query", "two", 404),
         ("POST", "/entities/?state=canary-query", "three", 422),
+        ("GET", callback, "four", 422),
     ] {
         let bytes = request(method, path, &[("x-request-id", id.as_bytes())]);
         assert_eq!(send_raw(&server, &bytes).await, expected);
@@ -84,6 +86,12 @@ async fn what_may_change_something_leaves_a_line() {
         ("one", "DELETE", json!("/entities/{id}"), 404),
         ("two", "POST", json!(null), 404),
         ("three", "POST", json!("/entities"), 422),
+        (
+            "four",
+            "GET",
+            json!("/integrations/{service}/oauth/callback"),
+            422,
+        ),
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (line, (id, method, route, status)) in found.iter().zip(expected) {

@@ -4,13 +4,25 @@
 use super::{Answer, NOBODY, ask, assert_id, bearer, exchange, request, scoping::routes, start};
 use crate::harness::{OPERATOR_KEY, Setting, TestApp};
 
+fn path_of(route: &str) -> String {
+    route.replace("{id}", NOBODY).replace("{service}", "gmail")
+}
+
+/// Fails if the answer is a problem whose body does not name the request.
+fn assert_problem_names(answer: &Answer, id: &str, what: &str) {
+    if answer.header("content-type") == Some("application/problem+json") && !answer.text.is_empty()
+    {
+        assert_eq!(answer.body()["request_id"], id, "{what}");
+    }
+}
+
 /// The answers of every route with a key and without one, and those that no route gives.
 async fn answers(app: &TestApp, headers: &[(&str, &str)]) -> Vec<(String, Answer)> {
     let key = bearer(OPERATOR_KEY);
     let with_key = [headers, &[("authorization", key.as_str())]].concat();
     let mut requests: Vec<(String, String)> = routes()
         .into_iter()
-        .map(|(method, route)| (method, route.replace("{id}", NOBODY)))
+        .map(|(method, route)| (method, path_of(&route)))
         .collect();
     for (method, path) in [
         ("GET", "/"),
@@ -39,9 +51,7 @@ async fn every_answer_names_its_request() {
     for (what, answer) in answers(&app, &[]).await {
         let id = answer.header("x-request-id").unwrap_or_default().to_owned();
         assert_id(&serde_json::json!(id));
-        if answer.status >= 400 && !answer.text.is_empty() {
-            assert_eq!(answer.body()["request_id"], id, "{what}");
-        }
+        assert_problem_names(&answer, &id, &what);
         assert!(seen.insert(id), "{what}: an id was given twice");
     }
     assert!(seen.len() > 40, "{}", seen.len());
@@ -54,9 +64,7 @@ async fn a_clients_own_request_id_is_kept_if_it_is_one() {
     for id in ["1", "Req-7.a_b", NOBODY, &longest] {
         for (what, answer) in answers(&app, &[("x-request-id", id)]).await {
             assert_eq!(answer.header("x-request-id"), Some(id), "{what}");
-            if answer.status >= 400 && !answer.text.is_empty() {
-                assert_eq!(answer.body()["request_id"], id, "{what}");
-            }
+            assert_problem_names(&answer, id, &what);
         }
     }
     let too_long = "a".repeat(65);
@@ -122,7 +130,7 @@ async fn a_preflight_is_an_unknown_method() {
         ("access-control-request-headers", "authorization"),
     ];
     for (_, route) in routes() {
-        let path = route.replace("{id}", NOBODY);
+        let path = path_of(&route);
         let answer = ask(&app, "OPTIONS", &path, &headers, b"").await;
         answer.assert_problem(405, "method_not_allowed");
         let head = answer.head.to_ascii_lowercase();
