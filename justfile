@@ -30,6 +30,11 @@ demo *arguments:
 deny:
     cargo deny check bans licenses sources
 
+# Write openapi.json anew from the code
+openapi:
+    cargo run --quiet -- openapi > target/openapi.json
+    mv target/openapi.json openapi.json
+
 # Measure
 bench *arguments:
     cargo bench --locked "$@"

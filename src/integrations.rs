@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use secrecy::SecretString;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     db::{
@@ -80,15 +81,18 @@ pub struct Announced {
     pub path: SecretPath,
 }
 
-/// What removing a connection did.
-#[derive(Debug, Serialize)]
+/// What removing an integration did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RemovedIntegration)]
 pub struct Removed {
-    /// The connection that was.
+    /// The integration that was.
     pub integration_id: IntegrationId,
     /// Whether the service revoked the grant.
     pub revoked: bool,
-    /// Why not: `shared_grant`, `not_supported`, or what the service said.
+    /// Why it did not: `shared_grant` (another integration lives on it), `not_supported`, or what the
+    /// service said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reason: Option<String>,
     /// How many records were kept or deleted.
     pub records: u64,

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use nucleus::{
+    api,
     cli::{self, demo::DemoArgs, entity::EntityCommand, key::KeyCommand},
     config::{Config, ConfigErrors},
     telemetry,
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long)]
         status: bool,
     },
+    /// Print the OpenAPI document of the API.
+    Openapi,
     /// Sync a generated mailbox, start to end, with nothing to set up.
     Demo(DemoArgs),
     /// Whose footprints these are.
@@ -81,8 +84,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    if let Command::Demo(args) = cli.command {
-        return cli::demo::demo(args).await;
+    match cli.command {
+        Command::Demo(args) => return cli::demo::demo(args).await,
+        Command::Openapi => {
+            cli::say(api::document().trim_end());
+            return Ok(());
+        }
+        _ => {}
     }
     let (config, warnings) = Config::from_environment(cli.config.as_deref(), cli.data_dir)?;
     telemetry::init(&config.telemetry)?;
@@ -100,6 +108,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate { status } => cli::migrate::migrate(&config, status).await,
         Command::Entity(command) => cli::entity::run(&config, command).await,
         Command::Key(command) => cli::key::run(&config, command).await,
-        Command::Demo(_) => Ok(()),
+        Command::Demo(_) | Command::Openapi => Ok(()),
     }
 }

@@ -7,6 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use url::Url;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{
+        AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
+    },
+};
 
 use super::error::{ApiError, FieldError};
 use crate::{
@@ -17,19 +23,19 @@ use crate::{
 };
 
 /// Longest display name and service type, in characters.
-const MAX_NAME_CHARS: usize = 255;
-const MAX_SERVICE_TYPE_CHARS: usize = 50;
+pub(super) const MAX_NAME_CHARS: usize = 255;
+pub(super) const MAX_SERVICE_TYPE_CHARS: usize = 50;
 /// Longest description, in characters.
-const MAX_DESCRIPTION_CHARS: usize = 10_000;
+pub(super) const MAX_DESCRIPTION_CHARS: usize = 10_000;
 /// Longest token, in bytes; Google's are below 2,048.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Most scopes of one integration; what is kept of them fits into a secret of 64 KiB.
-const MAX_SCOPES: usize = 50;
+pub(super) const MAX_SCOPES: usize = 50;
 /// Longest life of an access token that is believed, in seconds: a year.
-const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
+pub(super) const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
 
 /// How an integration authenticates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CredentialType {
     Oauth2,
@@ -86,43 +92,74 @@ impl CredentialType {
     }
 }
 
-/// The body of a new integration.
-#[derive(Deserialize)]
+/// An account to be connected.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewIntegration {
+    /// Its owner.
     pub(super) entity_id: EntityId,
+    /// The service. An entity connects each service once.
     pub(super) service_name: ServiceName,
+    /// The owner's own word for the kind of service.
+    #[schema(max_length = 50)]
     pub(super) service_type: Option<String>,
+    /// What people call it.
+    #[schema(max_length = 255)]
     pub(super) display_name: Option<String>,
+    /// For people.
+    #[schema(max_length = 10_000)]
     pub(super) description: Option<String>,
+    /// How it authenticates. Services that can be synced take `oauth2` only.
     pub(super) credential_type: CredentialType,
+    /// What `credential_type` needs. It is never answered.
+    #[schema(schema_with = credentials_schema)]
     pub(super) credentials: Map<String, Value>,
+    /// The scopes that the credentials carry; instead of `credentials.scopes`.
+    #[schema(max_items = 50)]
     pub(super) scopes: Option<Vec<String>>,
+    /// The owner's own settings of the connector.
+    #[schema(value_type = Option<Object>)]
     pub(super) config: Option<Map<String, Value>>,
+    /// How and when to sync.
+    #[schema(value_type = Option<SyncSettings>)]
     pub(super) sync_settings: Option<Value>,
+    /// Seconds after which `credentials.access_token` ends.
+    #[schema(minimum = 1, maximum = 31_536_000)]
     pub(super) token_expires_in: Option<i64>,
 }
 
-/// The body of a change. What is absent stays; a null clears.
-#[derive(Deserialize)]
+/// What to change. What is absent stays; null clears.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangedIntegration {
+    /// What people call it.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, max_length = 255)]
     pub(super) display_name: Option<Option<String>>,
+    /// For people.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, max_length = 10_000)]
     pub(super) description: Option<Option<String>>,
+    /// The owner's own settings of the connector, as a whole.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
     pub(super) config: Option<Option<Map<String, Value>>>,
+    /// How and when to sync, as a whole: what is absent in it becomes the default.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<SyncSettings>)]
     pub(super) sync_settings: Option<Option<Value>>,
+    /// Switches it on or off.
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub(super) status: Option<SetStatus>,
+    /// Other credentials of the same type. They are never answered.
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(schema_with = credentials_schema)]
     pub(super) credentials: Option<Map<String, Value>>,
 }
 
-/// The statuses an owner may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// The statuses that an owner may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum SetStatus {
     Active,
@@ -136,6 +173,52 @@ impl From<SetStatus> for IntegrationStatus {
             SetStatus::Inactive => Self::Inactive,
         }
     }
+}
+
+/// One object for each type of credentials, as [`Check::credentials`] takes them.
+fn credentials_schema() -> Schema {
+    let text = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_TOKEN_BYTES))
+    };
+    let closed =
+        || ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let scopes = ArrayBuilder::new()
+        .items(ObjectBuilder::new().schema_type(Type::String))
+        .max_items(Some(MAX_SCOPES));
+    let oauth2 = closed()
+        .title(Some("oauth2"))
+        .description(Some(
+            "What is said of the client must be what is configured: only its own tokens can be \
+             refreshed.",
+        ))
+        .property("refresh_token", text())
+        .required("refresh_token")
+        .property("access_token", text())
+        .property("client_id", text())
+        .property("client_secret", text())
+        .property(
+            "token_uri",
+            text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
+        )
+        .property("scopes", scopes);
+    let mut schema = OneOfBuilder::new()
+        .description(Some("What `credential_type` needs. It is never answered."))
+        .item(oauth2);
+    for kind in [
+        CredentialType::ApiKey,
+        CredentialType::BasicAuth,
+        CredentialType::BearerToken,
+    ] {
+        let mut object = closed().title(Some(kind.as_str()));
+        for field in kind.fields() {
+            object = object.property(*field, text()).required(*field);
+        }
+        schema = schema.item(object);
+    }
+    schema.build().into()
 }
 
 /// Tells a null from an absent field.

@@ -10,11 +10,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde_json::json;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::{
-    error::{ApiError, name_request},
+    error::{ApiError, Problem, name_request},
     site::Site,
 };
 use crate::domain::clock::Stopwatch;
@@ -207,10 +208,9 @@ pub(super) async fn within_deadline(request: Request, next: Next) -> Response {
 /// The answer to a request whose head did not arrive in time, as it goes over the wire: hyper has
 /// seen no request that could be answered otherwise.
 pub(super) fn slow_head_answer() -> String {
-    let (status, mut members) = ApiError::Timeout.problem();
+    let (status, _, _) = ApiError::Timeout.parts();
     let id = Uuid::now_v7().to_string();
-    members["request_id"] = id.as_str().into();
-    let body = members.to_string();
+    let body = json!(Problem::new(&ApiError::Timeout).naming(&id)).to_string();
     let mut answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
          connection: close\r\n{X_REQUEST_ID}: {id}\r\n",

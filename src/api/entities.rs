@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     List,
     error::ApiError,
-    extract::{Body, Caller, PathId, Query, encode_id},
+    extract::{Body, Caller, Paging, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{
@@ -20,22 +21,28 @@ use crate::{
 };
 
 /// What the table holds.
-const MAX_NAME_CHARS: usize = 255;
+pub(super) const MAX_NAME_CHARS: usize = 255;
 
-/// The body of a new entity.
-#[derive(Deserialize)]
+/// An entity to be made.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewEntity {
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 255)]
     name: String,
 }
 
-/// An entity as clients see it.
-#[derive(Serialize)]
+/// A person, or whatever else a digital footprint belongs to.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Entity)]
 pub(super) struct Shown {
+    /// Its id.
     id: EntityId,
     /// The same: the name by which other objects refer to it.
     entity_id: EntityId,
+    /// What people call it.
     name: String,
+    /// When it was made.
     #[serde(serialize_with = "time::serialize")]
     created_at: DateTime<Utc>,
 }
@@ -52,12 +59,22 @@ impl From<Entity> for Shown {
 }
 
 /// What removing an entity did.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct RemovedEntity {
+    /// The entity that was.
     entity_id: EntityId,
+    /// What became of each of its integrations.
     integrations: Vec<Removed>,
 }
 
+/// Make an entity
+///
+/// The operator's. A key for the entity is made with `nucleus key create --entity ID`.
+#[utoipa::path(post, path = "/entities", operation_id = "create_entity", tag = "Entities",
+    request_body = NewEntity,
+    responses(
+        (status = 201, description = "The entity.", body = Shown),
+        (status = 403, description = "forbidden")))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -88,6 +105,14 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 
+/// List entities
+///
+/// The operator's. Newest first.
+#[utoipa::path(get, path = "/entities", operation_id = "list_entities", tag = "Entities",
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of entities.", body = List<Shown>),
+        (status = 403, description = "forbidden")))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -102,6 +127,15 @@ pub(super) async fn list(
     ))
 }
 
+/// Remove an entity
+///
+/// The operator's. Removes the entity with its integrations, their credentials and its records;
+/// grants are revoked at the services.
+#[utoipa::path(delete, path = "/entities/{id}", operation_id = "delete_entity", tag = "Entities",
+    params(("id" = EntityId, Path, description = "The entity's id.")),
+    responses(
+        (status = 200, description = "What became of its integrations.", body = RemovedEntity),
+        (status = 403, description = "forbidden")))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,

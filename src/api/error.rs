@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::edge::{MAX_HEADER_BYTES, MAX_HEADERS};
 use crate::{
@@ -20,9 +20,63 @@ use crate::{
 /// When a client may come back after it was told that there is too much or that a part is away, in
 /// seconds.
 const RETRY_AFTER: &str = "5";
+/// The media type of problem details.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Problem details as RFC 9457 has them, with a stable code.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: `code` says what kind of problem it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The name of the status.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What kind of problem. Stable: programs may rely on it.
+    code: &'static str,
+    /// What is wrong and how to mend it, for people.
+    detail: String,
+    /// Each field or parameter that cannot be taken. Only with 422.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    errors: Option<Vec<FieldError>>,
+    /// The request's id, as in the header `X-Request-Id`. The log names it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = true)]
+    request_id: Option<String>,
+}
+
+impl Problem {
+    /// What a client is told of an error.
+    pub(super) fn new(error: &ApiError) -> Self {
+        let (status, code, detail) = error.parts();
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code,
+            detail,
+            errors: match error {
+                ApiError::Invalid(errors) => Some(errors.clone()),
+                _ => None,
+            },
+            request_id: None,
+        }
+    }
+
+    /// The same, with the request's id.
+    pub(super) fn naming(self, request_id: &str) -> Self {
+        Self {
+            request_id: Some(request_id.to_owned()),
+            ..self
+        }
+    }
+}
 
 /// A field of the request that cannot be taken, and how to mend it.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
 pub struct FieldError {
     /// The field, from the body's or the query's root down.
     pub field: String,
@@ -182,29 +236,14 @@ impl ApiError {
             _ => {}
         }
     }
-
-    /// The status, and the members of the problem's body.
-    pub(super) fn problem(&self) -> (StatusCode, Value) {
-        let (status, code, detail) = self.parts();
-        let mut body = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "code": code,
-            "detail": detail,
-        });
-        if let Self::Invalid(errors) = self {
-            body["errors"] = json!(errors);
-        }
-        (status, body)
-    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let (status, body) = self.problem();
-        let mut response = problem(status, &body);
+        let problem = Problem::new(&self);
+        let mut response = answer_with(&problem);
+        let status = response.status();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -216,32 +255,27 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         // For whoever knows the request.
-        response.extensions_mut().insert(Problem(body));
+        response.extensions_mut().insert(problem);
         response
     }
 }
 
-/// The body of a problem that does not name its request yet.
-#[derive(Clone)]
-struct Problem(Value);
-
-fn problem(status: StatusCode, body: &Value) -> Response {
-    let mut response = (status, Json(body)).into_response();
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+fn answer_with(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or_default();
+    let mut response = (status, Json(problem)).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     response
 }
 
 /// Puts the request's id into the body of a problem, once.
 pub(super) fn name_request(response: Response, request_id: &str) -> Response {
     let (mut parts, body) = response.into_parts();
-    let Some(Problem(mut members)) = parts.extensions.remove() else {
+    let Some(problem) = parts.extensions.remove::<Problem>() else {
         return Response::from_parts(parts, body);
     };
-    members["request_id"] = request_id.into();
-    let named = problem(parts.status, &members);
+    let named = answer_with(&problem.naming(request_id));
     parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(parts, named.into_body())
 }

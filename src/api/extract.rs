@@ -13,6 +13,13 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, de::DeserializeOwned};
 use subtle::ConstantTimeEq;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        ObjectBuilder, Required, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 use uuid::Uuid;
 
 use super::error::{ApiError, FieldError};
@@ -190,8 +197,8 @@ pub async fn read_body(
     Ok(Arrived { bytes, _room: room })
 }
 
-/// A body that says nothing.
-#[derive(Debug, Deserialize)]
+/// A body that says nothing: `{}`, or none at all.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoFields {}
 
@@ -341,6 +348,75 @@ impl Query {
             Err(ApiError::Invalid(self.errors))
         }
     }
+}
+
+/// `limit` and `cursor`, as the document describes them.
+#[derive(Debug)]
+pub struct Paging;
+
+impl IntoParams for Paging {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(MAX_LIMIT))
+            .default(Some(DEFAULT_LIMIT.into()));
+        let cursor = ObjectBuilder::new().schema_type(Type::String);
+        vec![
+            parameter("limit", "How many items a page holds at most.", limit),
+            parameter(
+                "cursor",
+                "Where the page starts: a cursor of the page before. Opaque.",
+                cursor,
+            ),
+        ]
+    }
+}
+
+/// `deleted`, as the document describes it.
+#[derive(Debug)]
+pub struct Deleted;
+
+impl IntoParams for Deleted {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["include"]));
+        vec![parameter(
+            "deleted",
+            "Shows erased records too: their ids and hashes, without content.",
+            schema,
+        )]
+    }
+}
+
+/// `data`, as the document describes it.
+#[derive(Debug)]
+pub struct DataParameter;
+
+impl IntoParams for DataParameter {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["keep", "delete"]))
+            .default(Some("keep".into()));
+        vec![parameter(
+            "data",
+            "What becomes of the records: kept, and adopted when the same entity connects the same \
+             account again, or deleted.",
+            schema,
+        )]
+    }
+}
+
+fn parameter(name: &str, description: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema))
+        .build()
 }
 
 /// A cursor of a list that is read by id.

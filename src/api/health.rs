@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::TimeDelta;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 use crate::{
@@ -16,62 +17,144 @@ use crate::{
 /// A queue whose oldest message waits longer is behind.
 const BEHIND: TimeDelta = TimeDelta::minutes(10);
 
-/// The process answers.
-pub(super) async fn livez() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// How a part of the program stands.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    Ok,
+    Unavailable,
 }
 
-/// The schema is current, the database answers and the process's loops run. An outage outside shows in `/health` alone:
-/// taking this process out of service would not mend it.
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+impl From<bool> for Standing {
+    fn from(well: bool) -> Self {
+        if well { Self::Ok } else { Self::Unavailable }
+    }
+}
+
+/// How the queue stands: `behind` if its oldest message has been due for ten minutes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum QueueStanding {
+    Ok,
+    Behind,
+    Unknown,
+}
+
+/// How a service stands: `failing` if it fails for every account that may sync.
+#[derive(Clone, Copy, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ServiceStanding {
+    Ok,
+    Failing,
+}
+
+/// All is well.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Well {
+    /// `ok`.
+    status: Standing,
+}
+
+impl Well {
+    const ANSWER: Json<Self> = Json(Self {
+        status: Standing::Ok,
+    });
+}
+
+/// Whether the process lives
+///
+/// It answers, and that is all this says. For a supervisor that restarts what hangs.
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "Health", security(()),
+    responses((status = 200, description = "The process answers.", body = Well)))]
+pub(super) async fn livez() -> Json<Well> {
+    Well::ANSWER
+}
+
+/// Whether requests may be sent here
+///
+/// The schema is current, the database answers and the process's loops run. An outage outside shows
+/// in `/health` alone: taking this process out of service would not mend it.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "Health", security(()),
+    responses((status = 200, description = "The process can serve.", body = Well)))]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Well>, ApiError> {
     app.loops.check().map_err(ApiError::Unavailable)?;
     let checked = schema::status(&app.engine.db)
         .await
         .and_then(|status| status.check());
     match checked {
-        Ok(()) => Ok(Json(json!({"status": "ok"}))),
+        Ok(()) => Ok(Well::ANSWER),
         Err(error) => Err(ApiError::Unavailable(errors::chain(&error))),
     }
 }
 
-/// Each part by name. What is wrong outside shows here and leaves the status as it is: a queue that is
-/// `behind`, a service that is `failing` for every account that may sync. No service is called for it;
-/// it is what the last runs left in the tables.
-pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
+/// The parts of the program.
+#[derive(Serialize, ToSchema)]
+struct Checks {
+    /// The database answers.
+    database: Standing,
+    /// The secret store can be read.
+    secrets: Standing,
+    /// What the process is to do by itself, it does.
+    loops: Standing,
+    /// The syncs that were asked for.
+    queue: QueueStanding,
+}
+
+/// How the program stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` only if database, secrets and loops are.
+    status: Standing,
+    /// The program's version.
+    version: &'static str,
+    /// Each part.
+    checks: Checks,
+    /// Each service that somebody has connected, by name.
+    services: BTreeMap<String, ServiceStanding>,
+}
+
+/// How each part stands
+///
+/// What is wrong outside shows here and leaves the status as it is: a queue that is `behind`, a
+/// service that is `failing`. No service is called for it; it is what the last runs left.
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "Health", security(()),
+    responses(
+        (status = 200, description = "Every part is well.", body = Health),
+        (status = 503, description = "A part does not answer.", body = Health)))]
+pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Health>) {
     let database = app.engine.db.ping().await.is_ok();
     let secrets = app.integrations.secrets_answer().await;
     let loops = app.loops.check().is_ok();
     let outside = outside(&app).await.ok();
-    let word = |well: bool| if well { "ok" } else { "unavailable" };
     let well = database && secrets && loops;
     let status = if well {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let (queue, services) = outside.unwrap_or(("unknown", BTreeMap::new()));
-    let body = json!({
-        "status": word(well),
-        "version": env!("CARGO_PKG_VERSION"),
-        "checks": {
-            "database": word(database),
-            "secrets": word(secrets),
-            "loops": word(loops),
-            "queue": queue,
+    let (queue, services) = outside.unwrap_or((QueueStanding::Unknown, BTreeMap::new()));
+    let health = Health {
+        status: well.into(),
+        version: env!("CARGO_PKG_VERSION"),
+        checks: Checks {
+            database: database.into(),
+            secrets: secrets.into(),
+            loops: loops.into(),
+            queue,
         },
-        "services": services,
-    });
-    (status, Json(body))
+        services,
+    };
+    (status, Json(health))
 }
 
 /// How the queue stands, and each service that somebody has connected.
-async fn outside(app: &App) -> Result<(&'static str, BTreeMap<String, &'static str>), DbError> {
+async fn outside(app: &App) -> Result<(QueueStanding, BTreeMap<String, ServiceStanding>), DbError> {
     let db = &app.engine.db;
     let now = app.now();
     let queue = overview::messages(db, SYNC_REQUESTS, now).await?;
     let queue = match queue.oldest_due_age(now) > BEHIND {
-        true => "behind",
-        false => "ok",
+        true => QueueStanding::Behind,
+        false => QueueStanding::Ok,
     };
     let mut services = BTreeMap::new();
     for standing in overview::standings(db).await? {
@@ -79,11 +162,11 @@ async fn outside(app: &App) -> Result<(&'static str, BTreeMap<String, &'static s
             continue;
         }
         let word = match standing.is_failing() {
-            true => "failing",
-            false => "ok",
+            true => ServiceStanding::Failing,
+            false => ServiceStanding::Ok,
         };
         let known = services.entry(standing.service_name).or_insert(word);
-        if word == "ok" {
+        if word == ServiceStanding::Ok {
             *known = word;
         }
     }

@@ -6,12 +6,16 @@ use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+};
 
 use super::{
     List,
     bodies::{ChangedIntegration, Check, CredentialType, NewIntegration, SetStatus},
     error::ApiError,
-    extract::{Body, Caller, NoFields, PathId, Query, encode_id},
+    extract::{Body, Caller, DataParameter, NoFields, Paging, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{
@@ -21,43 +25,89 @@ use crate::{
         entity,
         integration::{self, Filter, Integration, Update},
     },
-    domain::{EntityId, IntegrationId, ids::kind, sync::IntegrationStatus, time},
+    domain::{EntityId, IntegrationId, ServiceName, ids::kind, sync::IntegrationStatus, time},
     integrations::{Records, Removed},
     secrets::Credentials,
     sync::{self, SyncSettings},
 };
 
-/// An integration as clients see it: never its credentials, nor where they are.
-#[derive(Serialize)]
+/// An entity's connected account at a service. It never shows credentials, nor where they are.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Integration)]
 pub(super) struct Shown {
+    /// Its id.
     id: IntegrationId,
     /// The same: the name by which other objects refer to it.
     integration_id: IntegrationId,
+    /// Its owner.
     entity_id: EntityId,
+    /// The service.
+    #[schema(value_type = ServiceName)]
     service_name: String,
+    /// The owner's own word for the kind of service.
     service_type: Option<String>,
+    /// What people call it.
     display_name: Option<String>,
+    /// For people.
     description: Option<String>,
+    /// How it authenticates.
+    #[schema(value_type = CredentialType)]
     credential_type: String,
+    /// How it stands. `inactive`: switched off by its owner. `expired`, `revoked`: the consent ran
+    /// out or was withdrawn, and the account has to be connected again. `error`: the last sync
+    /// failed for a reason that may pass.
+    #[schema(value_type = IntegrationStatus)]
     status: String,
+    /// What names the account at the service, once it has been asked.
     account: Option<String>,
+    /// When the last run ended that did not fail.
     #[serde(serialize_with = "time::serialize_option")]
     last_sync_at: Option<DateTime<Utc>>,
+    /// How the last run ended.
+    #[schema(schema_with = last_sync_status)]
     last_sync_status: Option<String>,
+    /// Why the last run failed.
     sync_error_message: Option<String>,
+    /// When the next run is asked for by schedule.
     #[serde(serialize_with = "time::serialize_option")]
     next_sync_at: Option<DateTime<Utc>>,
+    /// When the access token that was given ends.
     #[serde(serialize_with = "time::serialize_option")]
     token_expires_at: Option<DateTime<Utc>>,
+    /// The scopes that were asked for.
+    #[schema(value_type = Vec<String>)]
     scopes: Value,
+    /// The owner's own settings of the connector.
+    #[schema(value_type = Object)]
     config: Value,
+    /// How and when it syncs.
+    #[schema(value_type = SyncSettings)]
     sync_settings: Value,
+    /// Free.
+    #[schema(value_type = Object)]
     meta_data: Value,
+    /// When it was made.
     #[serde(serialize_with = "time::serialize")]
     created_at: DateTime<Utc>,
+    /// When it was changed.
     #[serde(serialize_with = "time::serialize")]
     updated_at: DateTime<Utc>,
+    /// Who made it: `operator`, or the id of a key.
     created_by: Option<String>,
+}
+
+/// The words that may stand in the table, or null.
+fn last_sync_status() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .description(Some("How the last run ended."))
+        .enum_values(Some([
+            json!("success"),
+            json!("partial"),
+            json!("failed"),
+            json!(null),
+        ]))
+        .build()
 }
 
 impl From<Integration> for Shown {
@@ -89,6 +139,17 @@ impl From<Integration> for Shown {
     }
 }
 
+/// Connect an account by its credentials
+///
+/// Keeps the credentials in the secret store. Asks no provider and starts no sync; the schedule
+/// starts the first one, or `POST /integrations/{id}/sync`.
+#[utoipa::path(post, path = "/integrations", operation_id = "create_integration",
+    tag = "Integrations",
+    request_body = NewIntegration,
+    responses(
+        (status = 201, description = "The integration.", body = Shown),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "integration_exists")))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -163,6 +224,17 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(created.into())))
 }
 
+/// List integrations
+///
+/// Newest first.
+#[utoipa::path(get, path = "/integrations", operation_id = "list_integrations",
+    tag = "Integrations",
+    params(
+        ("entity_id" = Option<EntityId>, Query, description = "Only this entity's."),
+        ("service_name" = Option<ServiceName>, Query, description = "Only this service's."),
+        ("status" = Option<IntegrationStatus>, Query, description = "Only those that stand so."),
+        Paging),
+    responses((status = 200, description = "A page of integrations.", body = List<Shown>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -181,6 +253,11 @@ pub(super) async fn list(
     ))
 }
 
+/// Read an integration
+#[utoipa::path(get, path = "/integrations/{id}", operation_id = "get_integration",
+    tag = "Integrations",
+    params(("id" = IntegrationId, Path, description = "The integration's id.")),
+    responses((status = 200, description = "The integration.", body = Shown)))]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -193,6 +270,17 @@ pub(super) async fn get(
     ))
 }
 
+/// Change an integration
+///
+/// What is absent stays, and null clears. New credentials make an expired or revoked integration
+/// active; an inactive one stays inactive until its status is set.
+#[utoipa::path(patch, path = "/integrations/{id}", operation_id = "change_integration",
+    tag = "Integrations",
+    params(("id" = IntegrationId, Path, description = "The integration's id.")),
+    request_body = ChangedIntegration,
+    responses(
+        (status = 200, description = "The integration after the change.", body = Shown),
+        (status = 409, description = "integration_ended, conflict")))]
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -265,6 +353,14 @@ pub(super) async fn change(
     Ok(Json(changed.into()))
 }
 
+/// Remove an integration
+///
+/// Revokes the grant at the service, unless another integration lives on it, and destroys the
+/// credentials. A service that fails does not stop the removal.
+#[utoipa::path(delete, path = "/integrations/{id}", operation_id = "delete_integration",
+    tag = "Integrations",
+    params(("id" = IntegrationId, Path, description = "The integration's id."), DataParameter),
+    responses((status = 200, description = "What removing it did.", body = Removed)))]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -285,20 +381,41 @@ pub(super) async fn remove(
     Ok(Json(removed))
 }
 
-/// What asking the provider came to.
-#[derive(Serialize)]
+/// What asking the service came to.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TestedIntegration)]
 pub(super) struct Tested {
+    /// The integration.
     integration_id: IntegrationId,
+    /// The service.
+    #[schema(value_type = ServiceName)]
     service_name: String,
+    /// Whether the credentials work and are those of the integration's account.
     is_valid: bool,
+    /// When it was asked.
     #[serde(serialize_with = "time::serialize")]
     tested_at: DateTime<Utc>,
+    /// The account that the credentials belong to, if the service said so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     account: Option<String>,
+    /// Why they are not valid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<String>,
 }
 
+/// Test an integration's credentials
+///
+/// Asks the service. An answer that the consent ran out or was withdrawn sets the integration's
+/// status; an outage does not.
+#[utoipa::path(post, path = "/integrations/{id}/test", operation_id = "test_integration",
+    tag = "Integrations",
+    params(("id" = IntegrationId, Path, description = "The integration's id.")),
+    request_body = NoFields,
+    responses(
+        (status = 200, description = "What the service said.", body = Tested),
+        (status = 409, description = "no_connector")))]
 pub(super) async fn test(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -21,8 +21,14 @@ use crate::{
     metrics::{self, CONTENT_TYPE, Values},
 };
 
-/// The operator's. An outage of the database is a number here, not an error: what the process itself
-/// knows is wanted most then.
+/// Read the metrics
+///
+/// The operator's, in the text format of Prometheus. An outage of the database is a number here, not
+/// an error: what the process itself knows is wanted most then.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "Health",
+    responses(
+        (status = 200, description = "Every series.", body = String, content_type = CONTENT_TYPE),
+        (status = 403, description = "forbidden")))]
 pub(super) async fn metrics(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -1,22 +1,29 @@
 //! The HTTP API: every route on one page. No rules live here; handlers take requests apart, call
-//! one function of the program and put its answer together.
+//! one function of the program and put its answer together. What stands above a handler is its
+//! method, its path and what the OpenAPI document says of it.
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
-use axum::{
-    Extension, Router, middleware,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::{Extension, Router, middleware, response::IntoResponse};
 use futures_util::FutureExt;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
+use utoipa::{
+    OpenApi, ToSchema,
+    openapi::{
+        Ref,
+        schema::{Array, ArrayBuilder},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, db::Slice};
 
 mod bodies;
+mod codes;
 mod connection;
+mod docs;
 mod edge;
 mod entities;
 mod error;
@@ -25,6 +32,7 @@ mod health;
 mod integrations;
 mod metrics;
 mod oauth;
+mod openapi;
 mod pages;
 mod records;
 mod runs;
@@ -34,43 +42,46 @@ mod site;
 mod stream;
 
 pub use error::{ApiError, FieldError};
+use openapi::Outline;
+pub use openapi::document;
 pub use serve::serve;
 use site::Site;
 
-/// Every route, of a program that browsers reach at `public_url`.
+/// Every route.
+fn every_route() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Outline::openapi())
+        .routes(routes!(entities::create, entities::list))
+        .routes(routes!(entities::delete))
+        .routes(routes!(integrations::create, integrations::list))
+        .routes(routes!(
+            integrations::get,
+            integrations::change,
+            integrations::remove
+        ))
+        .routes(routes!(integrations::test))
+        .routes(routes!(runs::request))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::get))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(stream::stream))
+        .routes(routes!(records::list))
+        .routes(routes!(oauth::start))
+        .routes(routes!(oauth::callback, oauth::answer))
+        .routes(routes!(services::list))
+        .routes(routes!(records::get))
+        .routes(routes!(records::events))
+        .routes(routes!(health::health))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(openapi::read))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::file))
+}
+
+/// Every route and what surrounds it, of a program that browsers reach at `public_url`.
 pub fn router(app: Arc<App>, public_url: &str) -> Router {
-    Router::new()
-        .route("/entities", post(entities::create).get(entities::list))
-        .route("/entities/{id}", axum::routing::delete(entities::delete))
-        .route(
-            "/integrations",
-            post(integrations::create).get(integrations::list),
-        )
-        .route(
-            "/integrations/{id}",
-            get(integrations::get)
-                .patch(integrations::change)
-                .delete(integrations::remove),
-        )
-        .route("/integrations/{id}/test", post(integrations::test))
-        .route("/integrations/{id}/sync", post(runs::request))
-        .route("/integrations/{id}/runs", get(runs::list))
-        .route("/integrations/{id}/records", get(records::list))
-        .route("/integrations/{service}/oauth/start", post(oauth::start))
-        .route(
-            "/integrations/{service}/oauth/callback",
-            get(oauth::callback).post(oauth::answer),
-        )
-        .route("/services", get(services::list))
-        .route("/runs/{id}", get(runs::get))
-        .route("/runs/{id}/cancel", post(runs::cancel))
-        .route("/runs/{id}/stream", get(stream::stream))
-        .route("/records/{id}", get(records::get))
-        .route("/events", get(records::events))
-        .route("/health", get(health::health))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(metrics::metrics))
+    Router::from(every_route())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(middleware::from_fn(edge::within_deadline))
@@ -101,10 +112,21 @@ async fn to_the_end<T: Send + 'static>(
 }
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct List<T> {
+    /// The items, newest first.
+    #[schema(schema_with = references::<T>)]
     items: Vec<T>,
+    /// Where the next page starts; null on the last one.
     next_cursor: Option<String>,
+}
+
+/// An array of what is described elsewhere; utoipa would describe it a second time in each list.
+fn references<T: ToSchema>() -> Array {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(T::name()))
+        .description(Some("The items, newest first."))
+        .build()
 }
 
 impl<T> List<T> {

@@ -12,11 +12,13 @@ use axum::{
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     error::ApiError,
     extract::{Body, Caller, read_body},
     integrations::Shown,
+    openapi::HTML,
     pages::{Confirm, Message, Page},
     site::Site,
     to_the_end,
@@ -54,23 +56,42 @@ impl<S: Send + Sync> FromRequestParts<S> for PathService {
     }
 }
 
-/// The body that begins a flow.
-#[derive(Deserialize)]
+/// Whose account is to be connected.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = OAuthStart)]
 pub(super) struct StartBody {
+    /// Its owner.
     entity_id: EntityId,
+    /// Where the browser goes in the end, with `integration_id` or `error` added to the query. Its
+    /// origin must be one that the operator allows.
     return_to: Option<String>,
 }
 
 /// A flow that has begun.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OAuthBegun)]
 pub(super) struct Begun {
+    /// Where to send the person's browser.
     authorization_url: String,
+    /// What binds the answer to the flow.
     state: String,
+    /// Until when the flow may be finished.
     #[serde(serialize_with = "time::serialize")]
     expires_at: DateTime<Utc>,
 }
 
+/// Begin an OAuth flow
+///
+/// Answers the address to which the person's browser is sent to consent. A page of this server that
+/// begins the flow gets a cookie, and the same browser then finishes it without being asked again.
+#[utoipa::path(post, path = "/integrations/{service}/oauth/start", operation_id = "start_oauth",
+    tag = "OAuth",
+    params(("service" = ServiceName, Path, description = "The service.")),
+    request_body = StartBody,
+    responses(
+        (status = 200, description = "The flow.", body = Begun),
+        (status = 409, description = "oauth_not_offered, client_not_configured")))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,
@@ -114,7 +135,30 @@ pub(super) async fn start(
     })
 }
 
-/// The authorization server sends the person's browser here.
+/// Finish an OAuth flow in a browser
+///
+/// The service sends the person's browser here. Where this browser began the flow, the account is
+/// connected; where a key did, a page shows account and entity and asks to confirm. Without
+/// `return_to` a page says how it ended. Parameters that are not known are ignored.
+#[utoipa::path(get, path = "/integrations/{service}/oauth/callback", operation_id = "oauth_callback",
+    tag = "OAuth", security(()),
+    params(
+        ("service" = ServiceName, Path, description = "The service."),
+        ("state" = Option<String>, Query, description = "What the flow began with."),
+        ("code" = Option<String>, Query, description = "The authorization code."),
+        ("iss" = Option<String>, Query, description = "Who answers (RFC 9207)."),
+        ("error" = Option<String>, Query, description = "Why there is no code."),
+        ("error_description" = Option<String>, Query, description = "The same, for people.")),
+    responses(
+        (status = 200, description = "A page: connected, or to be confirmed.", body = String,
+         content_type = HTML),
+        (status = 303, description = "To `return_to`.",
+         headers(("Location" = String, description = "`return_to` and how it ended."))),
+        (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
+                                      no_refresh_token, scopes_missing, other_account, \
+                                      client_refused, account_unreadable, oauth_not_offered, \
+                                      client_not_configured, conflict")),
+    extensions(("x-pages" = json!(true))))]
 pub(super) async fn callback(
     State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,
@@ -182,16 +226,43 @@ fn parse(query: &str) -> Result<Answer, ApiError> {
     Ok(Answer { state, code, iss })
 }
 
-/// What a program sends that took the answer itself.
-#[derive(Deserialize)]
+/// What the authorization server answered, from a program that took it itself.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = OAuthAnswer)]
 pub(super) struct AnswerBody {
+    /// What the flow began with.
     state: String,
+    /// The authorization code.
     code: String,
+    /// Who answers (RFC 9207).
     iss: Option<String>,
 }
 
-/// The answer from a program with a key, or a person's decision from the page of [`callback`].
+/// Finish an OAuth flow with a key
+///
+/// For a program that was sent the answer of the service itself: `state` and `code` with a key of the
+/// entity connect the account at once. 201 for a new integration, 200 for one that has its account
+/// again. The page that asks a person to confirm sends its form here too, without a key.
+#[utoipa::path(post, path = "/integrations/{service}/oauth/callback", operation_id = "finish_oauth",
+    tag = "OAuth", security(("key" = []), ()),
+    params(("service" = ServiceName, Path, description = "The service.")),
+    request_body(content(
+        (AnswerBody = "application/json"),
+        (DecisionForm = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "The integration, or a page.", content(
+            (Shown = "application/json"),
+            (String = HTML))),
+        (status = 201, description = "The new integration.", body = Shown),
+        (status = 303, description = "To `return_to`, for a form.",
+         headers(("Location" = String, description = "`return_to` and how it ended."))),
+        (status = 403, description = "forbidden"),
+        (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
+                                      no_refresh_token, scopes_missing, other_account, \
+                                      client_refused, account_unreadable, oauth_not_offered, \
+                                      client_not_configured, conflict")),
+    extensions(("x-pages" = json!(true))))]
 pub(super) async fn answer(
     State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,
@@ -267,11 +338,14 @@ async fn decide(
     let browser = cookie(request.headers(), site).ok_or(ConnectError::OtherBrowser)?;
     let (parts, body) = request.into_parts();
     let form = read_body(app, &parts.headers, body, MAX_FORM_BYTES).await?;
-    let (id, decision) = parse_decision(&form.bytes)?;
+    let form = DecisionForm::parse(&form.bytes)?;
     let deciding = Arc::clone(app);
     let decided = to_the_end(app, async move {
         Ok(match flow(&deciding, service) {
-            Ok(flow) => flow.decide(id, &browser, decision).await,
+            Ok(flow) => {
+                flow.decide(form.confirmation, &browser, form.decision)
+                    .await
+            }
             Err(error) => Err(error.into()),
         })
     })
@@ -286,20 +360,32 @@ async fn decide(
     })
 }
 
-fn parse_decision(form: &[u8]) -> Result<(OAuthSessionId, Decision), ApiError> {
-    let (mut id, mut decision) = (None, None);
-    for (name, value) in url::form_urlencoded::parse(form) {
-        match (name.as_ref(), value.as_ref()) {
-            ("confirmation", value) => id = value.parse().ok(),
-            ("decision", "connect") => decision = Some(Decision::Connect),
-            ("decision", "cancel") => decision = Some(Decision::Cancel),
-            _ => {}
+/// The form of the page that asks for a confirmation.
+#[derive(ToSchema)]
+pub(super) struct DecisionForm {
+    /// What is to be confirmed.
+    confirmation: OAuthSessionId,
+    /// Whether the account is to be connected.
+    decision: Decision,
+}
+
+impl DecisionForm {
+    fn parse(form: &[u8]) -> Result<Self, ApiError> {
+        let (mut confirmation, mut decision) = (None, None);
+        for (name, value) in url::form_urlencoded::parse(form) {
+            match (name.as_ref(), value.as_ref()) {
+                ("confirmation", value) => confirmation = value.parse().ok(),
+                ("decision", "connect") => decision = Some(Decision::Connect),
+                ("decision", "cancel") => decision = Some(Decision::Cancel),
+                _ => {}
+            }
         }
+        Ok(Self {
+            confirmation: confirmation.ok_or(ConnectError::UnknownState)?,
+            decision: decision
+                .ok_or_else(|| ApiError::field("decision", "must be connect or cancel"))?,
+        })
     }
-    let id = id.ok_or(ConnectError::UnknownState)?;
-    let decision =
-        decision.ok_or_else(|| ApiError::field("decision", "must be connect or cancel"))?;
-    Ok((id, decision))
 }
 
 fn flow(app: &App, service: ServiceName) -> Result<Flow<'_>, ConnectError> {

@@ -4,18 +4,28 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     List,
     error::ApiError,
-    extract::{Caller, PathId, Query, decode_position, encode_id, encode_position},
+    extract::{
+        Caller, Deleted, Paging, PathId, Query, decode_position, encode_id, encode_position,
+    },
 };
 use crate::{
     app::App,
     db::{integration, outbox, raw_data, raw_data::RawData},
-    domain::{event::CloudEvent, ids::kind},
+    domain::{IntegrationId, RecordId, event::CloudEvent, ids::kind},
 };
 
+/// List an integration's records
+///
+/// What was ingested, newest first, with its text.
+#[utoipa::path(get, path = "/integrations/{id}/records", operation_id = "list_records",
+    tag = "Records",
+    params(("id" = IntegrationId, Path, description = "The integration's id."), Deleted, Paging),
+    responses((status = 200, description = "A page of records.", body = List<RawData>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -30,6 +40,10 @@ pub(super) async fn list(
     Ok(Json(List::of(slice, |record| encode_id(record.id.0))))
 }
 
+/// Read a record
+#[utoipa::path(get, path = "/records/{id}", operation_id = "get_record", tag = "Records",
+    params(("id" = RecordId, Path, description = "The record's id."), Deleted),
+    responses((status = 200, description = "The record.", body = RawData)))]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -44,8 +58,9 @@ pub(super) async fn get(
 }
 
 /// A page of events.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Events {
+    /// The events, oldest first.
     items: Vec<CloudEvent>,
     /// Where the next page starts, if there is one now.
     next_cursor: Option<String>,
@@ -53,6 +68,16 @@ pub(super) struct Events {
     resume_cursor: String,
 }
 
+/// Read DNA-analysis events
+///
+/// What syncs changed, oldest first, as CloudEvents: each names records by id and hash, never their
+/// content. To follow them, ask again with the last `resume_cursor`, whether or not there was a
+/// `next_cursor`. Without a cursor the list starts with the oldest event that is still kept.
+#[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "Events",
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of events.", body = Events),
+        (status = 410, description = "cursor_expired")))]
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     caller: Caller,

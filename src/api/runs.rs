@@ -5,18 +5,19 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     List,
     error::ApiError,
-    extract::{Body, Caller, NoFields, PathId, Query, encode_id},
+    extract::{Body, Caller, NoFields, Paging, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{
     app::App,
     db::{integration, sync_run},
     domain::{
-        IntegrationId, RunId,
+        IntegrationId, RunId, ServiceName,
         ids::kind,
         sync::{Run, RunStatus, Trigger},
         time,
@@ -24,26 +25,49 @@ use crate::{
     sync::{self, Request},
 };
 
-/// The body of a request to sync.
-#[derive(Deserialize)]
+/// How to sync.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SyncRequest)]
 pub(super) struct SyncBody {
-    /// The operator agrees that many records may be erased at once.
+    /// Agrees that more than max(50, 5 %) of the stored records may be erased at once, after a
+    /// listing that lacks them. The operator's.
     #[serde(default)]
     confirm_mass_deletion: bool,
 }
 
-/// What a request to sync is answered with.
-#[derive(Serialize)]
+/// A sync that was asked for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RequestedSync)]
 pub(super) struct Requested {
+    /// The run that carries it out.
     run_id: RunId,
+    /// The integration.
     integration_id: IntegrationId,
+    /// The service.
+    #[schema(value_type = ServiceName)]
     service_name: String,
+    /// Where the run stands: `queued`, or `running` where one was under way.
+    #[schema(value_type = RunStatus)]
     status: String,
+    /// When the run was asked for first.
     #[serde(serialize_with = "time::serialize")]
     requested_at: DateTime<Utc>,
 }
 
+/// Ask for a sync
+///
+/// A queued run is answered as it is; a running one makes another pass when it is done. An
+/// integration in the status `error` may sync.
+#[utoipa::path(post, path = "/integrations/{id}/sync", operation_id = "sync_integration",
+    tag = "Runs",
+    params(("id" = IntegrationId, Path, description = "The integration's id.")),
+    request_body = SyncBody,
+    responses(
+        (status = 202, description = "The run that carries it out.", body = Requested),
+        (status = 403, description = "forbidden"),
+        (status = 409, description = "no_connector, integration_inactive, integration_expired, \
+                                      integration_revoked, conflict")))]
 pub(super) async fn request(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -85,6 +109,12 @@ pub(super) async fn request(
     Ok((StatusCode::ACCEPTED, Json(requested)))
 }
 
+/// List an integration's runs
+///
+/// Newest first.
+#[utoipa::path(get, path = "/integrations/{id}/runs", operation_id = "list_runs", tag = "Runs",
+    params(("id" = IntegrationId, Path, description = "The integration's id."), Paging),
+    responses((status = 200, description = "A page of runs.", body = List<Run>)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -98,6 +128,10 @@ pub(super) async fn list(
     Ok(Json(List::of(slice, |run| encode_id(run.run_id.0))))
 }
 
+/// Read a run
+#[utoipa::path(get, path = "/runs/{id}", operation_id = "get_run", tag = "Runs",
+    params(("id" = RunId, Path, description = "The run's id.")),
+    responses((status = 200, description = "The run.", body = Run)))]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -108,6 +142,16 @@ pub(super) async fn get(
     ))
 }
 
+/// Cancel a run
+///
+/// A queued run ends at once, a running one after the batch that it is writing. What it stored
+/// stays, and the next run goes on from there.
+#[utoipa::path(post, path = "/runs/{id}/cancel", operation_id = "cancel_run", tag = "Runs",
+    params(("id" = RunId, Path, description = "The run's id.")),
+    request_body = NoFields,
+    responses(
+        (status = 202, description = "The run as it stands now.", body = Run),
+        (status = 409, description = "run_finished")))]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     bodies::CredentialType,
@@ -14,15 +15,19 @@ use super::{
 use crate::{app::App, domain::ServiceName};
 
 /// The services there are; always all of them, so there is no next page.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Services {
+    /// Every service, in the order in which they are shown to people.
     items: Vec<Shown>,
+    /// Always null.
     next_cursor: Option<String>,
 }
 
-/// A service as clients see it.
-#[derive(Serialize)]
+/// What can be connected.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Service)]
 pub(super) struct Shown {
+    /// Its name in bodies and paths.
     service_name: ServiceName,
     /// The name as people write it.
     title: &'static str,
@@ -35,16 +40,25 @@ pub(super) struct Shown {
 }
 
 /// What an OAuth flow needs.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServiceOAuth)]
 pub(super) struct OAuth {
     /// Whether the operator has set the service's client id.
     is_configured: bool,
     /// The scopes that are asked for.
+    #[schema(value_type = Vec<String>)]
     scopes: &'static [&'static str],
     /// To be registered with the service, letter by letter.
     redirect_uri: String,
 }
 
+/// List services
+///
+/// What can be connected, how, and with which scopes.
+#[utoipa::path(get, path = "/services", operation_id = "list_services", tag = "Services",
+    responses(
+        (status = 200, description = "All services.", body = Services),
+        (status = 422, description = "invalid_fields")))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,

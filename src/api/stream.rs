@@ -62,6 +62,18 @@ struct Watch {
     is_over: bool,
 }
 
+/// Follow a run
+///
+/// Server-sent events. `progress` tells of the run as it is now and whenever it has changed, `done`
+/// of its end, and the stream ends; the data of both is the run. `gone` says that the run was removed
+/// with its integration. A comment comes each 15 seconds. A stream that ends without `done` or `gone`
+/// was interrupted, and may be asked for again.
+#[utoipa::path(get, path = "/runs/{id}/stream", operation_id = "stream_run", tag = "Runs",
+    params(("id" = RunId, Path, description = "The run's id.")),
+    responses(
+        (status = 200, description = "The events.", body = String,
+         content_type = "text/event-stream"),
+        (status = 429, description = "too_many")))]
 pub(super) async fn stream(
     State(app): State<Arc<App>>,
     caller: Caller,

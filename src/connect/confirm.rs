@@ -1,6 +1,7 @@
 //! The person's word: an account that a browser brought to a flow that a key began waits for it.
 
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
     ConnectError, Connected, Failure, Flow, LIFETIME, answer::is_of_browser, store::Granted,
@@ -29,7 +30,8 @@ pub struct Confirmation {
 }
 
 /// What becomes of an account that waits for its confirmation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum Decision {
     /// It is connected.
     Connect,

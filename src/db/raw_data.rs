@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{Db, DbError, MAX_LIST, Slice, Slicing, Sql, Tx, sync_listing::split_labels};
 use crate::domain::{
@@ -16,22 +17,26 @@ use crate::domain::{
     time,
 };
 
-/// One row as the API shows it.
-#[derive(Debug, Clone, FromQueryResult, Serialize)]
+/// One ingested item.
+#[derive(Debug, Clone, FromQueryResult, Serialize, ToSchema)]
+#[schema(as = Record)]
 pub struct RawData {
     /// Its id.
     pub id: RecordId,
     /// The owner.
     pub entity_id: EntityId,
-    /// The connection it came by; absent once that was removed.
+    /// The integration it came by; null once that was removed.
     pub integration_id: Option<IntegrationId>,
     /// The service's id of the item.
     pub external_id: Option<String>,
     /// What kind of item, for instance `email`.
     pub data_type: String,
-    /// The readable text; absent once erased.
+    /// The readable text, without what the sender hid in it; null once erased.
     pub data_content: Option<String>,
-    /// Everything else that is known.
+    /// Everything else that is known; for an `email` for instance `subject`, `from`, `to`, `date`,
+    /// `thread_id`, `labels`, `attachments`, `html` (sanitised) and `warnings`. It comes from outside
+    /// and is marked so: `trust` is `untrusted_external`.
+    #[schema(value_type = Option<Object>)]
     pub meta_data: Option<JsonValue>,
     /// Lower-case hex SHA-256 of text and metadata, without labels.
     pub content_hash: Option<String>,
@@ -41,7 +46,7 @@ pub struct RawData {
     /// When it last changed.
     #[serde(serialize_with = "time::serialize_option")]
     pub updated_at: Option<DateTime<Utc>>,
-    /// When it was erased.
+    /// When it was erased, because the service no longer has it.
     #[serde(serialize_with = "time::serialize_option")]
     pub deleted_at: Option<DateTime<Utc>>,
 }

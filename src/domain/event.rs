@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{EntityId, EventId, IntegrationId, RunId, record::ChangedRecord, time};
 
@@ -18,30 +19,31 @@ pub const DNA_ANALYSIS_REQUESTED_V1: &str = "dev.nucleus.dna.analysis_requested.
 pub const RECORDS_PER_EVENT: usize = 100;
 
 /// The data of `dev.nucleus.dna.analysis_requested.v1`: references only, never content.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DnaAnalysisRequested {
     /// The owner.
     pub entity_id: EntityId,
     /// The connected account.
     pub integration_id: IntegrationId,
-    /// The run that found the changes; absent where an integration was removed with its records.
+    /// The run that found the changes; null where an integration was removed with its records.
     pub run_id: Option<RunId>,
-    /// Always `untrusted_external`.
+    /// Always `untrusted_external`: what the records hold comes from outside and is not to be obeyed.
     pub trust: String,
-    /// What changed; at most [`RECORDS_PER_EVENT`].
+    /// What changed.
+    #[schema(max_items = 100)]
     pub records: Vec<ChangedRecord>,
 }
 
 /// A CloudEvents 1.0 event in structured JSON.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct CloudEvent {
     /// Always `1.0`.
     pub specversion: &'static str,
-    /// The outbox row's id; a repeat keeps it.
+    /// The event's id; a repeat keeps it.
     pub id: EventId,
     /// `nucleus/{service_name}`.
     pub source: String,
-    /// One of the types above.
+    /// What kind of event, with its version, for instance `dev.nucleus.dna.analysis_requested.v1`.
     #[serde(rename = "type")]
     pub event_type: String,
     /// The integration's id.
@@ -52,5 +54,6 @@ pub struct CloudEvent {
     /// Always `application/json`.
     pub datacontenttype: &'static str,
     /// What the type says it is.
+    #[schema(value_type = DnaAnalysisRequested)]
     pub data: Value,
 }

@@ -1,8 +1,12 @@
 //! Ids are UUID v7 and each kind has a type, so that one cannot be taken for another.
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{KnownFormat, ObjectBuilder, RefOr, SchemaFormat, Type, schema::Schema},
+};
 use uuid::Uuid;
 
 /// A person, or whatever else a footprint belongs to.
@@ -76,5 +80,22 @@ impl<Kind> Serialize for Id<Kind> {
 impl<'de, Kind> Deserialize<'de> for Id<Kind> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Uuid::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl<Kind> PartialSchema for Id<Kind> {
+    fn schema() -> RefOr<Schema> {
+        let schema = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
+            .description(Some("A UUID. Those that nucleus makes are version 7."));
+        RefOr::T(schema.build().into())
+    }
+}
+
+/// One name for all kinds: outside they are the same type.
+impl<Kind> ToSchema for Id<Kind> {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Id")
     }
 }

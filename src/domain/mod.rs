@@ -1,6 +1,7 @@
 //! The words of the program: ids, times, and the values that rooms hand to each other.
 //!
-//! Pure values only: no input or output, no database types, no HTTP types.
+//! Pure values only: no input or output, no database types, no HTTP types. What is answered derives
+//! its description for the OpenAPI document, which says what a value looks like and does nothing.
 
 pub mod clock;
 pub mod errors;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{IntegrationId, RecordId};
 
@@ -92,8 +93,8 @@ impl LabelDelta {
     }
 }
 
-/// What happened to a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What happened to a record: `deleted` means that its content was erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// It is new.
@@ -104,10 +105,10 @@ pub enum Change {
     Deleted,
 }
 
-/// One changed row, as a DNA-analysis event names it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One changed record, as a DNA-analysis event names it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ChangedRecord {
-    /// The row.
+    /// The record.
     pub id: RecordId,
     /// The service's id of the item.
     pub external_id: String,
@@ -115,7 +116,7 @@ pub struct ChangedRecord {
     pub data_type: String,
     /// What happened.
     pub change: Change,
-    /// The row's hash; the one it had, when it was deleted.
+    /// The record's hash; the one it had, when it was deleted.
     pub content_hash: String,
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{EntityId, IntegrationId, RunId, ServiceName, time};
 
@@ -22,7 +23,7 @@ pub enum Scope {
 pub struct UnknownWord(pub String, pub &'static str);
 
 /// How an integration stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IntegrationStatus {
     /// Syncs by schedule and on request.
@@ -74,7 +75,7 @@ impl FromStr for IntegrationStatus {
 }
 
 /// Who or what asked for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// Somebody, through the API.
@@ -100,7 +101,7 @@ impl Trigger {
 }
 
 /// How a run finds what is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Everything is listed, because nothing is known yet.
@@ -123,7 +124,7 @@ impl Mode {
 }
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// Waits for a worker.
@@ -270,24 +271,26 @@ impl FromStr for Outcome {
     }
 }
 
-/// What a run did, over distinct ids: `listed` is the sum of all but `fetched`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a run did, over distinct items: `listed` is the sum of all but `fetched`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counts {
-    /// Distinct ids that the service named.
+    /// Items that the service named.
     pub listed: i64,
     /// Items that were fetched whole.
     pub fetched: i64,
-    /// New rows.
+    /// New records.
     pub stored: i64,
-    /// Rows that changed.
+    /// Records that changed.
     pub updated: i64,
-    /// Rows that were right already.
+    /// Records that were right already.
     pub unchanged: i64,
-    /// Rows erased.
+    /// Records erased, because the service no longer has the item.
     pub deleted: i64,
-    /// Listed and deliberately not stored, by reason.
+    /// Listed and deliberately not stored, by reason: `deleted` (gone before it was fetched),
+    /// `spam_trash`, `not_stored` (a change to something that was never stored), `too_large`,
+    /// `gave_up` (failed in five runs).
     pub skipped: BTreeMap<String, i64>,
-    /// Listed and not had; they wait in the gap ledger.
+    /// Listed and not had; later runs try them again.
     pub failed: i64,
 }
 
@@ -327,7 +330,7 @@ impl Counts {
 }
 
 /// Why a run ended as it did, in a stable code and in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunError {
     /// Stable, snake case.
     pub code: String,
@@ -335,8 +338,8 @@ pub struct RunError {
     pub detail: String,
 }
 
-/// A run as the API shows it.
-#[derive(Debug, Clone, Serialize)]
+/// One execution of a sync.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Run {
     /// Its id.
     pub run_id: RunId,
@@ -345,20 +348,27 @@ pub struct Run {
     /// Its owner.
     pub entity_id: EntityId,
     /// The service.
+    #[schema(value_type = ServiceName)]
     pub service_name: String,
-    /// `sync` or `import`.
+    /// `sync`, or `import` of a file.
     pub kind: String,
-    /// See [`Trigger`].
+    /// Who or what asked for it: somebody through the API, the schedule, the account being
+    /// connected, or the service saying that something changed.
+    #[schema(value_type = Trigger)]
     pub trigger: String,
-    /// See [`Mode`].
+    /// How it finds what is new: everything for the first time, only what changed since the last
+    /// run, or everything again because the service no longer says what changed.
+    #[schema(value_type = Mode)]
     pub mode: String,
-    /// See [`RunStatus`].
+    /// Where it stands. `success`: everything listed is accounted for. `partial`: some items could
+    /// not be fetched, and later runs try them again.
+    #[schema(value_type = RunStatus)]
     pub status: String,
     /// What it did so far.
     pub counts: Counts,
-    /// Quota units spent, by the configured table.
+    /// Units of the service's quota that it spent.
     pub quota_units: i64,
-    /// DNA-analysis events emitted.
+    /// DNA-analysis events that it emitted.
     pub events: i64,
     /// When it was asked for.
     #[serde(serialize_with = "time::serialize")]

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::domain::IntegrationId;
 
@@ -11,11 +12,12 @@ const MAX_INTERVAL_MINUTES: u32 = 7 * 24 * 60;
 /// After failures the interval doubles, up to a day.
 const MAX_BACKOFF_MINUTES: i64 = 24 * 60;
 
-/// The settings of one integration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How and when an integration syncs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncSettings {
     /// Minutes between two syncs by schedule, 1 to 10,080.
+    #[schema(minimum = 1, maximum = 10_080)]
     pub interval_minutes: u32,
     /// Whether messages in spam and trash are stored.
     pub include_spam_trash: bool,

@@ -141,6 +141,8 @@ const PLACES: Table = &[
     ("hyper", &["api/connection"]),
     ("hyper_util", &["api/connection", "api/serve"]),
     ("prometheus_client", &["metrics/"]),
+    ("utoipa_axum", &["api/"]),
+    ("utoipa_swagger_ui", &["api/docs"]),
     ("std::env", &["config/", "config.rs"]),
 ];
 
