@@ -15,12 +15,16 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{OPERATOR_KEY, Setting, TestApp};
+use crate::{
+    contract::{self, Got},
+    harness::{OPERATOR_KEY, Setting, TestApp},
+};
 
 mod authentication;
 mod changes;
 mod connections;
 mod creating;
+mod docs;
 mod edge;
 mod entities;
 mod events;
@@ -132,11 +136,25 @@ async fn exchange(app: &TestApp, bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8(answer).unwrap();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer {
+    let answer = Answer {
         status,
         head: head.to_owned(),
         text: body.to_owned(),
-    })
+    };
+    let got = Got {
+        status,
+        content_type: answer.header("content-type"),
+        body: body.as_bytes(),
+    };
+    // What is not understood as a request reaches no route; the HTTP library answers it bare.
+    let is_bare = got.content_type.is_none() && matches!(status, 400 | 414 | 431);
+    if !is_bare {
+        let line = String::from_utf8_lossy(bytes);
+        let mut words = line.split_ascii_whitespace();
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        contract::assert_described(method, target, got);
+    }
+    Some(answer)
 }
 
 /// A request with these headers, without any of its own but `host` and the length of its body.

@@ -24,7 +24,10 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-use crate::harness::{OPERATOR_KEY, variables_for};
+use crate::{
+    contract,
+    harness::{OPERATOR_KEY, variables_for},
+};
 
 /// Nothing here takes that long, even on a machine with much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -358,8 +361,7 @@ impl Api {
                 .body(body.to_string());
         }
         let response = request.send().await.ok()?;
-        let status = response.status().as_u16();
-        let body = response.bytes().await.ok()?;
+        let (status, body) = contract::read(method, path, response).await.ok()?;
         Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 

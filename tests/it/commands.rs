@@ -364,3 +364,13 @@ async fn a_sync_is_asked_for_by_the_schedule_of_a_running_up() {
     assert_eq!(after["last_sync_status"], "success");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_printed_without_a_configuration() {
+    let mut world = World::new(empty()).await;
+    world.variables.clear();
+    world.set("NUCLEUS_DATABASE__URL", "no address");
+    let printed = world.run(&["openapi"]).await.ok();
+    assert!(printed == include_str!("../../openapi.json"), "{printed}");
+    assert!(!world.data_dir().exists());
+}

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::schemas;
+use crate::{contract, schemas};
 
 /// The operator's key of every test.
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
@@ -205,8 +205,7 @@ impl TestApp {
                 .body(body.to_string());
         }
         let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.bytes().await.unwrap();
+        let (status, body) = contract::read(method, path, response).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 

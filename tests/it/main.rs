@@ -9,6 +9,7 @@ mod api;
 mod chaos;
 mod child;
 mod commands;
+mod contract;
 mod db;
 mod doubles;
 mod ending;

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::{
     child::{Child, World, happens},
+    contract,
     doubles::{mail, small_mailbox},
     harness::{OPERATOR_KEY, Setting, TestApp},
 };
@@ -32,7 +33,8 @@ impl Scrape {
             response.headers()["content-type"],
             "text/plain; version=0.0.4; charset=utf-8"
         );
-        let text = response.text().await.unwrap();
+        let (_, text) = contract::read("GET", "/metrics", response).await.unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
         let series = text
             .lines()
             .filter(|line| !line.starts_with('#'))

@@ -4,8 +4,8 @@ use nucleus::{app, db::api_key};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::{ask, assert_is_problem, bearer, key_of, scoping::routes, start};
-use crate::harness::OPERATOR_KEY;
+use super::{ask, assert_is_problem, bearer, key_of, start};
+use crate::{contract::operations, harness::OPERATOR_KEY};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_needs_exactly_one_good_bearer_header() {
@@ -78,28 +78,27 @@ async fn without_a_key_nobody_learns_what_is_wrong_with_a_request() {
     let huge = vec![b'x'; 2 * 1024 * 1024];
     let json = ("content-type", "application/json");
     let text = ("content-type", "text/plain");
-    for (method, path) in routes() {
-        let path = path
-            .replace("{id}", "no-id")
-            .replace("{service}", "nowhere");
-        let path = path + "?limit=abc&cursor=%00";
+    for operation in operations() {
+        let method = operation.method.as_str();
+        let path = operation.at("no-id") + "?limit=abc&cursor=%00";
         for (header, body) in [
             (json, b"{".as_slice()),
             (json, b"{\"unknown\": 1}"),
             (text, b"{}"),
             (json, &huge[..]),
         ] {
-            let answer = ask(&app, &method, &path, &[header], body).await;
-            if matches!(
-                path.split('?').next(),
-                Some("/livez" | "/readyz" | "/health")
-            ) {
-                assert_eq!(answer.status, 200, "{method} {path}");
-            } else if method == "GET" && path.contains("/oauth/callback") {
-                // Browsers come here without a key; whoever has no answer learns nothing.
-                assert_eq!(answer.status, 404, "{method} {path}");
-            } else {
+            // Whoever reads no body may close before it has come, and cut a long answer off.
+            if !operation.is_for_callers() && body.len() == huge.len() {
+                continue;
+            }
+            let answer = ask(&app, method, &path, &[header], body).await;
+            // Browsers come to the callback without a key; whoever has no answer learns nothing.
+            if operation.is_callback() {
+                assert_eq!(answer.status, 422, "{method} {path}");
+            } else if operation.is_for_callers() {
                 answer.assert_problem(401, "unauthorized");
+            } else {
+                assert_eq!(answer.status, 200, "{method} {path}");
             }
         }
     }

@@ -5,7 +5,8 @@ use super::{Answer, NOBODY, ask, assert_id, bearer, exchange, request, scoping::
 use crate::harness::{OPERATOR_KEY, Setting, TestApp};
 
 fn path_of(route: &str) -> String {
-    route.replace("{id}", NOBODY).replace("{service}", "gmail")
+    let path = route.replace("{id}", NOBODY).replace("{service}", "gmail");
+    path.replace("{file}", "start.js")
 }
 
 /// Fails if the answer is a problem whose body does not name the request.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{NOBODY, OWNER, assert_is_problem, bearer, key_of};
 use crate::{
     child::{happens, in_time},
+    contract,
     harness::{OPERATOR_KEY, Setting, TestApp},
 };
 
@@ -27,9 +28,9 @@ impl Stream {
             .get(url)
             .header("authorization", bearer(OPERATOR_KEY));
         let response = request.send().await.unwrap();
-        let status = response.status().as_u16();
-        if status != 200 {
-            let body = response.bytes().await.unwrap();
+        if response.status() != 200 {
+            let path = format!("/runs/{run}/stream");
+            let (status, body) = contract::read("GET", &path, response).await.unwrap();
             return Err((status, serde_json::from_slice(&body).unwrap()));
         }
         assert_eq!(response.headers()["content-type"], "text/event-stream");
