@@ -218,6 +218,11 @@ impl Child {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The most memory it has held so far, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());
@@ -427,8 +432,18 @@ impl Api {
         let path = "/integrations/gmail/oauth/start";
         let begun = self.post(path, json!({"entity_id": entity})).await;
         let url = begun["authorization_url"].as_str().unwrap();
+        self.consent_and_confirm(world, url).await
+    }
+
+    /// What the person does who opens the authorization URL.
+    pub async fn consent_and_confirm(
+        &self,
+        world: &World,
+        authorization_url: &str,
+    ) -> Result<Vec<String>, reqwest::Error> {
         let consent = Consent::default();
-        let answer = world.google.authorize(url, &consent).await.unwrap();
+        let answer = world.google.authorize(authorization_url, &consent);
+        let answer = answer.await.unwrap();
         let mut secrets: Vec<String> = answer
             .query_pairs()
             .filter(|(name, _)| name == "state" || name == "code")

@@ -21,6 +21,7 @@ mod mistakes;
 mod papers;
 mod provider_trouble;
 mod quota;
+mod readme;
 mod real_mail;
 mod removal;
 mod request_lines;
