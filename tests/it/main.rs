@@ -6,9 +6,11 @@
 )]
 
 mod api;
+mod browser;
 mod chaos;
 mod child;
 mod commands;
+mod consent_page;
 mod contract;
 mod db;
 mod doubles;
