@@ -14,6 +14,7 @@ mod consent_page;
 mod contract;
 mod db;
 mod doubles;
+mod emulator;
 mod ending;
 mod harness;
 mod kills;
