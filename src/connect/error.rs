@@ -38,7 +38,7 @@ pub enum ConnectError {
     #[error("this connection was started in another browser: go on there, or start again here")]
     OtherBrowser,
     /// The authorization server said no, in the words of RFC 6749, section 4.1.2.1.
-    #[error("access was not granted: {error} {description}")]
+    #[error("access was not granted: {}", [error.as_str(), description].join(" ").trim_end())]
     Denied {
         /// `error`.
         error: String,

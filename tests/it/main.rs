@@ -21,6 +21,7 @@ mod kills;
 mod logs;
 mod metrics;
 mod mistakes;
+mod pages;
 mod papers;
 mod provider_trouble;
 mod quota;
