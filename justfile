@@ -18,6 +18,10 @@ check:
 test *filter:
     scripts/test "$@"
 
+# Ask the program more than 20,000 requests that schemathesis derives from the OpenAPI document
+derived:
+    NUCLEUS_SCHEMATHESIS_EXAMPLES=300 scripts/test schemathesis
+
 # Run everything in one process
 up *arguments:
     cargo run --release -- up "$@"

@@ -7,6 +7,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{Html, IntoResponse},
 };
+use serde::Deserialize;
+use utoipa::ToSchema;
 use utoipa_swagger_ui::Config;
 
 use super::error::ApiError;
@@ -44,6 +46,19 @@ const START: &str = r##"SwaggerUIBundle({
 });
 "##;
 
+/// What the page loads.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+pub(super) enum File {
+    #[serde(rename = "start.js")]
+    Start,
+    #[serde(rename = "swagger-ui-bundle.js")]
+    Script,
+    #[serde(rename = "swagger-ui.css")]
+    Style,
+    #[serde(rename = "favicon-32x32.png")]
+    Icon,
+}
+
 /// The API as a page
 ///
 /// Shows this document and tries its operations out. It loads nothing from elsewhere.
@@ -56,27 +71,27 @@ pub(super) async fn page() -> impl IntoResponse {
 
 /// A script, style or picture of that page
 #[utoipa::path(get, path = "/docs/{file}", operation_id = "docs_file", tag = "About", security(()),
-    params(("file" = String, Path, description = "The file's name.")),
+    params(("file" = inline(File), Path, description = "The file's name.")),
     responses((status = 200, description = "The file.", content(
         (String = "text/javascript; charset=utf-8"),
         (String = "text/css; charset=utf-8"),
         (String = "image/png")))))]
 pub(super) async fn file(
-    name: Result<Path<String>, PathRejection>,
+    file: Result<Path<File>, PathRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let Path(name) = name.map_err(|_| ApiError::NotFound)?;
-    let kind = match name.as_str() {
-        "start.js" | "swagger-ui-bundle.js" => "text/javascript; charset=utf-8",
-        "swagger-ui.css" => "text/css; charset=utf-8",
-        "favicon-32x32.png" => "image/png",
-        _ => return Err(ApiError::NotFound),
+    let Path(file) = file.map_err(|_| ApiError::NotFound)?;
+    let (name, kind) = match file {
+        File::Start => ("", "text/javascript; charset=utf-8"),
+        File::Script => ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        File::Style => ("swagger-ui.css", "text/css; charset=utf-8"),
+        File::Icon => ("favicon-32x32.png", "image/png"),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if name == "start.js" {
+    if matches!(file, File::Start) {
         return Ok((headers, START.as_bytes().into()));
     }
-    let file = utoipa_swagger_ui::serve(&name, Arc::new(Config::default()))
+    let file = utoipa_swagger_ui::serve(name, Arc::new(Config::default()))
         .map_err(|error| ApiError::Internal(error.to_string()))?
         .ok_or(ApiError::NotFound)?;
     if file.gzpipped {

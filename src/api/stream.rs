@@ -22,6 +22,7 @@ use futures_util::{Stream, stream};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{
     error::ApiError,
@@ -62,6 +63,30 @@ struct Watch {
     is_over: bool,
 }
 
+/// An event of a stream. What a stream of events is made of has no word in OpenAPI 3.1: the schema is
+/// that of each event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what axum writes")]
+pub(super) struct RunEvent {
+    /// What happened.
+    event: RunEventKind,
+    /// The run, in JSON; with `gone` its `run_id`, a `code` and a `detail`.
+    data: String,
+}
+
+/// What an event of a stream tells.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it describes what axum writes")]
+enum RunEventKind {
+    /// The run as it is now.
+    Progress,
+    /// Its end.
+    Done,
+    /// It was removed with its integration.
+    Gone,
+}
+
 /// Follow a run
 ///
 /// Server-sent events. `progress` tells of the run as it is now and whenever it has changed, `done`
@@ -71,7 +96,7 @@ struct Watch {
 #[utoipa::path(get, path = "/runs/{id}/stream", operation_id = "stream_run", tag = "Runs",
     params(("id" = RunId, Path, description = "The run's id.")),
     responses(
-        (status = 200, description = "The events.", body = String,
+        (status = 200, description = "The events.", body = RunEvent,
          content_type = "text/event-stream"),
         (status = 429, description = "too_many")))]
 pub(super) async fn stream(

@@ -370,6 +370,14 @@ impl Api {
         Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
+    /// What is no JSON.
+    pub async fn text(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.url);
+        let answer = self.http.get(url).bearer_auth(&self.key).send().await;
+        let answer = answer.unwrap().error_for_status().unwrap();
+        answer.text().await.unwrap()
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         let (status, body) = self.try_send("GET", path, None).await.unwrap();
         assert_eq!(status, 200, "GET {path}: {body}");

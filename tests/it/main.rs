@@ -31,6 +31,7 @@ mod removal;
 mod request_lines;
 mod resync;
 mod schemas;
+mod schemathesis;
 mod slow_clients;
 mod store;
 mod syncing;
