@@ -39,6 +39,12 @@ openapi:
     cargo run --quiet -- openapi > target/openapi.json
     mv target/openapi.json openapi.json
 
+# Record the examples of the document anew, and write it with them
+examples:
+    NUCLEUS_WRITE_EXAMPLES=1 scripts/test the_examples_are_what_the_program_answers
+    cargo run --quiet -- openapi > target/openapi.json
+    mv target/openapi.json openapi.json
+
 # Measure
 bench *arguments:
     cargo bench --locked "$@"

@@ -215,7 +215,11 @@ fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
 /// serde's message without the value it met, which may be a credential: what is right is enough.
 fn without_value(message: &str) -> String {
     match message.rsplit_once(", expected ") {
-        Some((met, expected)) if met.starts_with("invalid ") => format!("must be {expected}"),
+        Some((met, expected))
+            if met.starts_with("invalid ") || met.starts_with("unknown variant ") =>
+        {
+            format!("must be {expected}")
+        }
         _ => message.to_owned(),
     }
 }
@@ -485,6 +489,10 @@ mod tests {
             };
             assert_eq!(errors, [FieldError::new(field, message)]);
         }
+        assert_eq!(
+            without_value("unknown variant `ya29.x`, expected `active` or `inactive`"),
+            "must be `active` or `inactive`"
+        );
         assert_eq!(
             without_value("missing field `name`"),
             "missing field `name`"

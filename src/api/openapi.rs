@@ -26,6 +26,9 @@ use super::{
 static DOCUMENT: LazyLock<String> =
     LazyLock::new(|| format!("{:#}\n", finished(json!(every_route().into_openapi()))));
 
+/// Answers that the program gave, by operation: what was sent, and what came back with which status.
+const EXAMPLES: &str = include_str!("examples.json");
+
 /// What a reader needs to know before anything else.
 const ABOUT: &str = "\
 nucleus keeps a person's connections to outside services, holds their credentials, pulls their items \
@@ -110,7 +113,40 @@ fn finished(mut document: Value) -> Value {
     for name in answers.difference(&bodies) {
         require_nulls(&mut document["components"]["schemas"][name]);
     }
+    exemplify(&mut document);
     document
+}
+
+/// Shows what each operation was asked and answered once.
+#[expect(
+    clippy::expect_used,
+    reason = "the file is part of the binary, and a test reads it"
+)]
+fn exemplify(document: &mut Value) {
+    let examples: Value = serde_json::from_str(EXAMPLES).expect("examples.json is JSON");
+    let shared = document["components"]["responses"].clone();
+    for item in document["paths"].as_object_mut().into_iter().flatten() {
+        for (_, operation) in item.1.as_object_mut().into_iter().flatten() {
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            for (part, value) in examples[name].as_object().into_iter().flatten() {
+                let example = json!({"recorded": {"value": value}});
+                if part == "request" {
+                    operation["requestBody"]["content"]["application/json"]["examples"] = example;
+                    continue;
+                }
+                let response = &mut operation["responses"][part];
+                let code = response["$ref"].as_str().unwrap_or_default();
+                if let Some(code) = code.strip_prefix("#/components/responses/") {
+                    *response = shared[code].clone();
+                }
+                for kind in ["application/json", "text/event-stream", PROBLEM_JSON] {
+                    if let Some(media) = response["content"].get_mut(kind) {
+                        media["examples"] = example.clone();
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The codes of the problems that an operation may be answered with: those that follow from its

@@ -68,6 +68,13 @@ pub fn operations() -> Vec<Operation> {
     found
 }
 
+/// The operation that a request asks for.
+pub fn operation(method: &str, target: &str) -> Option<Operation> {
+    let path = CONTRACT.path(target)?;
+    let mut operations = operations().into_iter();
+    operations.find(|operation| operation.method == method && operation.path == path)
+}
+
 /// What a client got, as far as the document speaks of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Got<'a> {

@@ -16,6 +16,7 @@ mod db;
 mod doubles;
 mod emulator;
 mod ending;
+mod examples;
 mod harness;
 mod kills;
 mod logs;

@@ -1,9 +1,15 @@
 //! Runs that several processes reach for at the same moment.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use nucleus::{
     db::{Db, DbError, sync_run},
-    domain::sync::{RunStatus, Scope},
+    domain::{
+        SystemClock,
+        sync::{RunStatus, Scope, Trigger},
+    },
+    sync::{self, Request},
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, TransactionTrait};
 
@@ -62,6 +68,32 @@ async fn of_16_inserts_at_once_one_wins() {
             .filter(|result| matches!(result, Err(DbError::Conflict)))
             .count();
         assert_eq!((won, lost), (1, 15));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_16_requests_at_once_all_get_the_same_run() {
+    both(async |test| {
+        let row = connect_gmail(&test.db).await;
+        let request = Request {
+            trigger: Trigger::Manual,
+            confirm_mass_deletion: false,
+        };
+        for _ in 0..20 {
+            let requests = join_all((0..16).map(|_| async {
+                sync::request(&test.db, &SystemClock, Scope::Operator, row.id, request).await
+            }))
+            .await;
+            let runs: BTreeSet<String> = requests
+                .into_iter()
+                .map(|run| run.unwrap().run_id.to_string())
+                .collect();
+            assert_eq!(runs.len(), 1);
+            assert_eq!(test.number("SELECT count(*) FROM outbox").await, 1);
+            test.sql("UPDATE sync_runs SET status = 'success'").await;
+            test.sql("DELETE FROM outbox").await;
+        }
     })
     .await;
 }
