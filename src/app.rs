@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{DirBuilder, File, TryLockError},
+    io,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
@@ -35,7 +36,7 @@ use crate::{
         endpoint::TokenEndpoint,
         tokens::{Refresher, TokenService},
     },
-    secrets::{SecretStore, Vault, VaultKey},
+    secrets::{SecretStore, Vault, VaultError, VaultKey},
     sync::{Engine, Limits, Service},
 };
 
@@ -48,6 +49,8 @@ const BODIES_KIB: usize = 64 * 1024;
 const MAX_STREAMS: usize = 100;
 /// In the data folder: held by the one `up` there may be.
 const LOCK_FILE: &str = "nucleus.lock";
+/// [`is_data_dir_locked`] has the lock for less than this.
+const LOOK_AT_LOCK: Duration = Duration::from_millis(200);
 /// In the data folder: the vault.
 const VAULT_FOLDER: &str = "vault";
 /// In the data folder: the vault's key, where none is configured.
@@ -114,7 +117,7 @@ impl App {
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
             .iter()
-            .map(|(&name, service)| (name, client(service)))
+            .map(|(&name, service)| (name, oauth_client(service)))
             .collect();
         let tasks = TaskTracker::new();
         let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
@@ -210,11 +213,17 @@ impl App {
 }
 
 /// Takes the data folder for this process alone; the lock goes with the file.
-pub fn lock_data_dir(data_dir: &Path) -> anyhow::Result<File> {
+pub async fn lock_data_dir(data_dir: &Path, clock: &dyn Clock) -> anyhow::Result<File> {
     prepare_data_dir(data_dir)?;
     let path = data_dir.join(LOCK_FILE);
     let file = File::create(&path).with_context(|| not_writable(data_dir))?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    if matches!(locked, Err(TryLockError::WouldBlock)) {
+        // Whoever looks at the lock has it for a moment.
+        clock.sleep(LOOK_AT_LOCK).await;
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
             "another `nucleus up` holds the data folder {}: stop it, or give this one a folder of \
@@ -224,6 +233,20 @@ pub fn lock_data_dir(data_dir: &Path) -> anyhow::Result<File> {
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("{} cannot be locked", path.display()))
         }
+    }
+}
+
+/// Whether an `up` has the data folder. Makes nothing.
+pub fn is_data_dir_locked(data_dir: &Path) -> io::Result<bool> {
+    let file = match File::open(data_dir.join(LOCK_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -245,11 +268,25 @@ pub fn prepare_data_dir(data_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| not_writable(data_dir))
 }
 
+/// The vault as it is: nothing is made, removed or locked. `None` where there is none yet.
+pub async fn look_at_vault(config: &Config) -> Result<Option<Vault>, VaultError> {
+    let folder = config.data_dir.join(VAULT_FOLDER);
+    match configured_vault_key(config) {
+        Some(key) => Vault::look(folder, key).await,
+        None => Vault::look_with_key_file(folder, config.data_dir.join(VAULT_KEY_FILE)).await,
+    }
+}
+
+fn configured_vault_key(config: &Config) -> Option<VaultKey> {
+    let key = config.secrets.vault_key.as_ref()?;
+    let bytes = SecretBox::new(Box::new(*key.expose_secret()));
+    Some(VaultKey::new(bytes))
+}
+
 async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
     let folder = config.data_dir.join(VAULT_FOLDER);
     let key_file = config.data_dir.join(VAULT_KEY_FILE);
-    if let Some(key) = &config.secrets.vault_key {
-        let key = VaultKey::new(SecretBox::new(Box::new(*key.expose_secret())));
+    if let Some(key) = configured_vault_key(config) {
         return Ok(Arc::new(Vault::open(folder, key).await?));
     }
     if setup == Setup::Expect {
@@ -265,7 +302,8 @@ async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn Sec
     Ok(Arc::new(vault))
 }
 
-fn client(service: &ServiceConfig) -> OAuthConfig {
+/// The registered client of a service.
+pub fn oauth_client(service: &ServiceConfig) -> OAuthConfig {
     OAuthConfig {
         client_id: service.client_id.clone(),
         client_secret: service.client_secret.clone(),

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// An intent whose writer has not come back for so long belongs to a dead one.
-const INTENT_AGE: TimeDelta = TimeDelta::hours(1);
+pub const INTENT_AGE: TimeDelta = TimeDelta::hours(1);
 /// Intents looked at in one sweep.
 const SWEEP: u64 = 100;
 /// Records deleted in one statement.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use nucleus::{
     api,
-    cli::{self, demo::DemoArgs, entity::EntityCommand, key::KeyCommand},
+    cli::{self, demo::DemoArgs, doctor::DoctorArgs, entity::EntityCommand, key::KeyCommand},
     config::{Config, ConfigErrors},
     telemetry,
 };
@@ -46,6 +46,8 @@ enum Command {
     },
     /// Print the OpenAPI document of the API.
     Openapi,
+    /// Look whether everything is well, and say how what is not is mended.
+    Doctor(DoctorArgs),
     /// Sync a generated mailbox, start to end, with nothing to set up.
     Demo(DemoArgs),
     /// Whose footprints these are.
@@ -90,6 +92,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             cli::say(api::document().trim_end());
             return Ok(());
         }
+        Command::Doctor(args) => {
+            return cli::doctor::doctor(cli.config.as_deref(), cli.data_dir, args).await;
+        }
         _ => {}
     }
     let (config, warnings) = Config::from_environment(cli.config.as_deref(), cli.data_dir)?;
@@ -108,6 +113,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate { status } => cli::migrate::migrate(&config, status).await,
         Command::Entity(command) => cli::entity::run(&config, command).await,
         Command::Key(command) => cli::key::run(&config, command).await,
-        Command::Demo(_) | Command::Openapi => Ok(()),
+        Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     }
 }

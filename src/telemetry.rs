@@ -198,6 +198,14 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.contains(quoted)
 }
 
+/// A text of somebody else as it may stand in a line: it begins no other line and does not steer a
+/// terminal.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    push_escaped(&mut line, text);
+    line
+}
+
 fn push_escaped(line: &mut String, text: &str) {
     for character in text.chars() {
         if steers_the_reader(character) {

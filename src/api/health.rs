@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
-use chrono::TimeDelta;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,9 +12,6 @@ use crate::{
     db::{DbError, overview, schema},
     domain::{errors, event::SYNC_REQUESTS},
 };
-
-/// A queue whose oldest message waits longer is behind.
-const BEHIND: TimeDelta = TimeDelta::minutes(10);
 
 /// How a part of the program stands.
 #[derive(Serialize, ToSchema)]
@@ -152,7 +148,7 @@ async fn outside(app: &App) -> Result<(QueueStanding, BTreeMap<String, ServiceSt
     let db = &app.engine.db;
     let now = app.now();
     let queue = overview::messages(db, SYNC_REQUESTS, now).await?;
-    let queue = match queue.oldest_due_age(now) > BEHIND {
+    let queue = match queue.is_behind(now) {
         true => QueueStanding::Behind,
         false => QueueStanding::Ok,
     };

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 use url::Url;
 
-use crate::domain::ServiceName;
+use crate::{domain::ServiceName, oauth::authorization};
 
 /// The program as a web site.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Site {
     /// Where a service's authorization server sends browsers back to; it is registered there letter by
     /// letter.
     pub(super) fn redirect_uri(&self, service: ServiceName) -> String {
-        format!("{}/integrations/{service}/oauth/callback", self.url)
+        authorization::redirect_uri(&self.url, service)
     }
 
     /// The cookie's name. With the prefix a browser takes it from this very host over TLS only.

@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 pub mod demo;
+pub mod doctor;
 pub mod entity;
 pub mod key;
 pub mod migrate;

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(6);
 
 /// API, worker and scheduler in one process, on embedded parts.
 pub async fn up(config: &Config) -> anyhow::Result<()> {
-    let _lock = app::lock_data_dir(&config.data_dir)?;
+    let _lock = app::lock_data_dir(&config.data_dir, &SystemClock).await?;
     // Before anything is made, so that a start that cannot listen leaves nothing behind.
     let listener = listen(config).await?;
     let app = App::build(config, clock(), Setup::Create).await?;

@@ -9,7 +9,7 @@ use base64::{
 };
 use secrecy::{SecretBox, SecretString};
 use tracing_subscriber::EnvFilter;
-use url::{Host, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     SecretsKind, Service, Sync, Telemetry,
     reader::{Noted, Reader},
 };
-use crate::domain::{QuotaTable, ServiceName};
+use crate::domain::{QuotaTable, ServiceName, address::is_loopback};
 
 /// Reads every section, so that the problems of all are noted, and gives them if all are right.
 pub(super) fn config(reader: &mut Reader, data_dir: Option<PathBuf>) -> Result<Config, Noted> {
@@ -301,15 +301,6 @@ fn endpoint(
             Ok(url) => Ok(Some(url)),
             Err(error) => Err(reader.refuse_setting(name, error)),
         },
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     oauth::Consent,
 };
 
-pub use client::{ApiClient, ClientSetupError};
+pub use client::{ApiClient, ClientSetupError, Reached};
 pub use gmail::Gmail;
 pub use quota::{Governor, Spending, Ticket};
 

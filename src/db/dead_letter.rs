@@ -55,6 +55,16 @@ pub async fn insert(tx: &Tx, letter: &DeadLetter) -> Result<(), DbError> {
     .map(drop)
 }
 
+/// The newest of them.
+pub async fn newest(db: &Db, limit: u64) -> Result<Vec<DeadLetter>, DbError> {
+    Sql::new(
+        "SELECT * FROM dead_letters ORDER BY id DESC LIMIT $1",
+        [(limit as i64).into()],
+    )
+    .all(db.reader())
+    .await
+}
+
 /// All of them, oldest first.
 pub async fn list(db: &Db) -> Result<Vec<DeadLetter>, DbError> {
     Sql::new("SELECT * FROM dead_letters ORDER BY id", [])

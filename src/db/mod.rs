@@ -9,7 +9,7 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
     DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use uuid::Uuid;
 
 pub mod api_key;
@@ -17,6 +17,7 @@ pub mod dead_letter;
 pub mod entity;
 pub mod former_integration;
 pub mod gap;
+pub mod inspection;
 pub mod integration;
 pub mod metric_total;
 pub mod oauth_session;
@@ -278,15 +279,20 @@ fn options(url: &str, max_connections: u32) -> ConnectOptions {
         .sqlx_logging(false)
         .set_schema_search_path("dna")
         .map_sqlx_sqlite_opts(|sqlite| {
-            sqlite
+            sqlite_options(sqlite)
                 .create_if_missing(true)
-                .foreign_keys(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                // NORMAL may lose the last commits of a machine that loses power.
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(ACQUIRE_TIMEOUT)
-                // A connection's own; the operating system keeps the file's pages anyway.
-                .pragma("cache_size", CACHE_KIBIBYTES)
         });
     options
+}
+
+/// What is a connection's own; it changes nothing of the file.
+fn sqlite_options(sqlite: SqliteConnectOptions) -> SqliteConnectOptions {
+    sqlite
+        .foreign_keys(true)
+        // NORMAL may lose the last commits of a machine that loses power.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(ACQUIRE_TIMEOUT)
+        // The operating system keeps the file's pages anyway.
+        .pragma("cache_size", CACHE_KIBIBYTES)
 }

@@ -16,6 +16,9 @@ pub const COUNTED: i64 = 100_000;
 /// Who has been due for longer than this is overdue: a scheduler makes a pass every five seconds.
 pub const OVERDUE: TimeDelta = TimeDelta::minutes(5);
 
+/// A queue whose oldest message waits longer is behind.
+const BEHIND: TimeDelta = TimeDelta::minutes(10);
+
 /// How things stand.
 #[derive(Debug, Clone)]
 pub struct Overview {
@@ -92,6 +95,11 @@ impl Topic {
             .oldest_due_ms
             .map_or(0, |since| now.timestamp_millis() - since);
         TimeDelta::milliseconds(age_ms.max(0))
+    }
+
+    /// Whether it has waited so long that something is wrong.
+    pub fn is_behind(&self, now: DateTime<Utc>) -> bool {
+        self.oldest_due_age(now) > BEHIND
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pure values only: no input or output, no database types, no HTTP types. What is answered derives
 //! its description for the OpenAPI document, which says what a value looks like and does nothing.
 
+pub mod address;
 pub mod clock;
 pub mod errors;
 pub mod event;

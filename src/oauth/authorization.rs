@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{Consent, OAuthConfig};
+use crate::domain::ServiceName;
 
 /// Random bytes of a state, a salt and a browser's cookie. RFC 6819, section 5.1.4.2.2, asks for 128
 /// bits at least.
@@ -48,6 +49,12 @@ pub fn code_verifier(state: &str, salt: &str) -> SecretString {
 /// The S256 challenge of a verifier (RFC 7636, section 4.2).
 fn code_challenge(verifier: &SecretString) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose_secret().as_bytes()))
+}
+
+/// Where a service's authorization server sends browsers back to; it is registered there letter by
+/// letter. `public_url` has no slash at its end.
+pub fn redirect_uri(public_url: &str, service: ServiceName) -> String {
+    format!("{public_url}/integrations/{service}/oauth/callback")
 }
 
 /// What one authorization request says beside what the service is always asked.

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::OAuthConfig;
+use crate::domain::errors;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -183,7 +184,7 @@ impl TokenEndpoint {
         request: reqwest::RequestBuilder,
     ) -> Result<(u16, Vec<u8>), EndpointError> {
         // The text of a reqwest error names the URL, which holds no secret here, and no body.
-        let unavailable = |error: reqwest::Error| EndpointError::Unavailable(error.to_string());
+        let unavailable = |error: reqwest::Error| EndpointError::Unavailable(errors::chain(&error));
         let mut response = request.send().await.map_err(unavailable)?;
         let status = response.status().as_u16();
         let mut body = Vec::new();

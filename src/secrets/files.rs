@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
@@ -26,6 +26,18 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // One step that fails where the name is taken: renameat2 or link, never a plain rename.
     file.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(folder)
+}
+
+/// What comes back of `bytes` from a synced file in `folder` that has no name, so that nothing is left
+/// of it however this ends.
+pub(super) fn write_and_read_back(folder: &Path, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut read = Vec::new();
+    file.read_to_end(&mut read)?;
+    Ok(read)
 }
 
 /// Makes an empty file unless it is there.

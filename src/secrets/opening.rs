@@ -99,28 +99,48 @@ impl VaultError {
 /// another key, and removes what processes that died left half written.
 pub(super) fn prepare(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
     files::make_folder(folder).map_err(|source| VaultError::io("making", folder, source))?;
-    if let Some(mode) = files::mode_if_open_to_others(folder)
-        .map_err(|source| VaultError::io("looking at", folder, source))?
-    {
-        return Err(VaultError::OpenToOthers {
-            path: folder.to_owned(),
-            mode,
-            mend: "700",
-        });
-    }
+    refuse_if_open_to_others(folder)?;
     let lock_file = folder.join(LOCK_FILE);
     let lock =
         files::lock(&lock_file).map_err(|source| VaultError::io("locking", &lock_file, source))?;
-    check_key(folder, key)?;
+    if !is_key_checked(folder, key)? {
+        make_check_file(folder, key)?;
+    }
     // Whoever writes holds the lock, so these have no writer any more.
     remove_temporary_files(folder).map_err(|source| VaultError::io("cleaning", folder, source))?;
     drop(lock);
     Ok(())
 }
 
-/// Compares the key with the check file. Where that is missing it is made, unless the sealed files
-/// name another key.
-fn check_key(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+/// As [`prepare`], of a vault that is to stay as it is: nothing is made, removed or locked. Says
+/// whether there is a vault.
+pub(super) fn look(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
+    let is_there = folder
+        .try_exists()
+        .map_err(|source| VaultError::io("looking at", folder, source))?;
+    if is_there {
+        refuse_if_open_to_others(folder)?;
+        is_key_checked(folder, key)?;
+    }
+    Ok(is_there)
+}
+
+fn refuse_if_open_to_others(folder: &Path) -> Result<(), VaultError> {
+    let mode = files::mode_if_open_to_others(folder)
+        .map_err(|source| VaultError::io("looking at", folder, source))?;
+    match mode {
+        None => Ok(()),
+        Some(mode) => Err(VaultError::OpenToOthers {
+            path: folder.to_owned(),
+            mode,
+            mend: "700",
+        }),
+    }
+}
+
+/// Compares the key with the check file. False where that is missing and no sealed file names another
+/// key.
+fn is_key_checked(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
     let wrong = |sealed_with| VaultError::WrongKey {
         vault: folder.to_owned(),
         sealed_with,
@@ -131,13 +151,11 @@ fn check_key(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
         path: path.clone(),
         reason,
     };
-    let name: SecretName = CHECK_NAME
-        .parse()
-        .map_err(|error: InvalidSecretText| damaged(error.to_string()))?;
+    let name = check_name(&path)?;
     match files::read(&path, cipher::OVERHEAD) {
         Ok(sealed) => {
             return match cipher::open(std::slice::from_ref(key), &name, 0, &sealed) {
-                Ok(_) => Ok(()),
+                Ok(_) => Ok(true),
                 Err(CipherError::WrongKey { sealed_with }) => Err(wrong(sealed_with)),
                 Err(error) => Err(damaged(error.to_string())),
             };
@@ -162,9 +180,23 @@ fn check_key(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
             _ => {}
         }
     }
+    Ok(false)
+}
+
+fn make_check_file(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+    let path = folder.join(CHECK_FILE);
+    let name = check_name(&path)?;
     let sealed = cipher::seal(key, &name, 0, &[])
         .map_err(|error| VaultError::io("making", &path, io::Error::other(error)))?;
     files::write_new(&path, &sealed).map_err(|source| VaultError::io("making", &path, source))
+}
+
+fn check_name(path: &Path) -> Result<SecretName, VaultError> {
+    let invalid = |error: InvalidSecretText| VaultError::Damaged {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    CHECK_NAME.parse().map_err(invalid)
 }
 
 /// The key in `key_file`; if there is none, an error that says whether one may be made.

@@ -36,6 +36,8 @@ use super::{
 /// A name with a dot is never that of a secret.
 pub(super) const LOCK_FILE: &str = "vault.lock";
 const DESTROYED_SUFFIX: &str = ".destroyed";
+/// What [`Vault::probe`] seals, and under which name, as version 0, which no secret has.
+const PROBE: &str = "probe";
 
 /// How often the next number is tried. A number is taken between two looks only on a file system
 /// whose locks do not work.
@@ -91,14 +93,48 @@ impl Vault {
         .await
     }
 
+    /// The vault as it is, for looking: nothing is made or removed. `None` where there is no vault.
+    pub async fn look(folder: PathBuf, key: VaultKey) -> Result<Option<Self>, VaultError> {
+        blocking_start(move || Self::found(folder, key)).await
+    }
+
+    /// As [`Vault::look`], with the key in `key_file`. `None` too where there is neither a key nor
+    /// anything sealed.
+    pub async fn look_with_key_file(
+        folder: PathBuf,
+        key_file: PathBuf,
+    ) -> Result<Option<Self>, VaultError> {
+        blocking_start(move || match opening::find_key(&folder, &key_file) {
+            Ok(key) => Self::found(folder, key),
+            Err(VaultError::NoKeyYet(_)) => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    fn found(folder: PathBuf, key: VaultKey) -> Result<Option<Self>, VaultError> {
+        let is_there = opening::look(&folder, &key)?;
+        Ok(is_there.then(|| Self::with(folder, key)))
+    }
+
     fn prepared(folder: PathBuf, key: VaultKey) -> Result<Self, VaultError> {
         opening::prepare(&folder, &key)?;
-        Ok(Self {
+        Ok(Self::with(folder, key))
+    }
+
+    fn with(folder: PathBuf, key: VaultKey) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 folder,
                 keys: vec![key],
             }),
-        })
+        }
+    }
+
+    /// Seals a value into a file without a name in the vault's folder and opens it again, so that it is
+    /// known that the vault takes and gives; nothing is left of it.
+    pub async fn probe(&self) -> Result<(), SecretError> {
+        self.blocking(Inner::probe).await
     }
 
     /// The key that new versions are sealed with.
@@ -164,6 +200,26 @@ impl Inner {
         self.add_version(name, value)
     }
 
+    fn sealing_key(&self) -> Result<&VaultKey, SecretError> {
+        let missing = || unavailable("sealing a secret", io::Error::other("no key is held"));
+        self.keys.first().ok_or_else(missing)
+    }
+
+    fn probe(&self) -> Result<(), SecretError> {
+        let name: SecretName = PROBE.parse()?;
+        let sealed = cipher::seal(self.sealing_key()?, &name, 0, PROBE.as_bytes())
+            .map_err(|error| unavailable("sealing a probe", error))?;
+        let read = files::write_and_read_back(&self.folder, &sealed)
+            .map_err(|error| refused("writing a probe", error))?;
+        let damaged = |reason: String| SecretError::Corrupt {
+            what: "what was just written".to_owned(),
+            reason,
+        };
+        cipher::open(&self.keys, &name, 0, &read)
+            .map(drop)
+            .map_err(|error| damaged(error.to_string()))
+    }
+
     /// Gives `value` the next number. The lock keeps numbers from being used twice; without it two
     /// writers still cannot get the same one.
     pub(super) fn add_version(
@@ -171,10 +227,7 @@ impl Inner {
         name: &SecretName,
         value: &SecretBytes,
     ) -> Result<SecretPath, SecretError> {
-        let key = self
-            .keys
-            .first()
-            .ok_or_else(|| unavailable("sealing a secret", io::Error::other("no key is held")))?;
+        let key = self.sealing_key()?;
         let folder = self.folder.join(name.as_str());
         files::make_folder(&folder).map_err(|error| refused("making a secret's folder", error))?;
         for _ in 0..NUMBER_ATTEMPTS {

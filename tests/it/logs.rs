@@ -195,6 +195,9 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
     let of_the_flow = server.api.connect_in_a_browser(&world, &another).await;
     let of_the_flow = of_the_flow.unwrap();
     assert_eq!(of_the_flow.len(), 3);
+    // It reads credentials and calls the token endpoint with the client's secret.
+    let looked = world.run(&["doctor"]).await;
+    assert!(looked.stdout.contains("the service accepts the client"));
     let finished = server.stop().await;
 
     // Google's own tokens are not known here, but all begin alike.
@@ -223,7 +226,9 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
         leaks(key.stdout.as_bytes(), &secrets),
         [key_printed.as_str()]
     );
-    assert_eq!(leaks(key.stderr.as_bytes(), &secrets), [""; 0]);
+    for output in [&key.stderr, &looked.stdout, &looked.stderr] {
+        assert_eq!(leaks(output.as_bytes(), &secrets), [""; 0]);
+    }
     assert_eq!(leaks(answers.as_bytes(), &secrets), [""; 0]);
     let mut scanned = 0;
     for entry in std::fs::read_dir(world.data_dir()).unwrap() {

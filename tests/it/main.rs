@@ -13,6 +13,7 @@ mod commands;
 mod consent_page;
 mod contract;
 mod db;
+mod doctor;
 mod doubles;
 mod emulator;
 mod ending;

@@ -1,6 +1,6 @@
 //! The papers say what is so.
 
-use nucleus::config::KEYS;
+use nucleus::{cli::doctor::PARTS, config::KEYS};
 
 const README: &str = include_str!("../../README.md");
 
@@ -11,6 +11,21 @@ fn the_readme_lists_every_setting_and_no_other() {
         .filter(|line| line.starts_with("| `NUCLEUS_"))
         .collect();
     let expected: Vec<String> = KEYS.iter().map(|key| key.readme_row()).collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_readme_s_table_of_parts_is_that_of_the_doctor() {
+    let table = README.split("## When something is wrong").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let rows: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    let expected: Vec<String> = PARTS
+        .iter()
+        .map(|(name, question)| format!("| `{name}` | {question} |"))
+        .collect();
     assert_eq!(rows, expected);
 }
 

@@ -163,6 +163,7 @@ async fn every_block_of_commands_works_as_it_stands() {
         start,
         watch,
         by_token,
+        doctor,
     ] = &blocks[..]
     else {
         panic!("the README has other blocks: {blocks:#?}");
@@ -219,6 +220,29 @@ async fn every_block_of_commands_works_as_it_stands() {
     person.sets("REFRESH_TOKEN", &person.world.google.refresh_token().into());
     let connected = person.runs(by_token).await;
     assert_eq!(connected[0]["status"], "active");
+
+    // In another terminal, with the settings of the one that runs.
+    let address = person.address.clone();
+    for (name, value) in [
+        ("NUCLEUS_HTTP__LISTEN", address.as_str()),
+        (
+            "NUCLEUS_SERVICES__GMAIL__CLIENT_ID",
+            "the-client-id.apps.googleusercontent.com",
+        ),
+        (
+            "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
+            "the-client-secret",
+        ),
+    ] {
+        assert!(name.ends_with("LISTEN") || up_with_client.contains(value));
+        person.sets(name, &value.into());
+    }
+    let mut child = Child::spawn(person.shell(doctor));
+    let status = child.exit(PATIENCE).await;
+    let looked = child.finished(status).ok();
+    for words in ["the service accepts the client", "ready at", "0 failed"] {
+        assert!(looked.contains(words), "{words}: {looked}");
+    }
     person.ends(&mut server.child).await;
 }
 

@@ -143,6 +143,7 @@ const PLACES: Table = &[
     ("prometheus_client", &["metrics/"]),
     ("utoipa_axum", &["api/"]),
     ("utoipa_swagger_ui", &["api/docs"]),
+    ("rustix", &["cli/"]),
     ("std::env", &["config/", "config.rs"]),
 ];
 

@@ -4,10 +4,11 @@
 //! reports a token, a query or a body.
 
 mod answer;
+mod reach;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
@@ -15,11 +16,15 @@ use chrono::{DateTime, Utc};
 use reqwest::{redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use url::{Host, Url};
+use url::Url;
 
 use super::Access;
-use crate::{domain::clock::Stopwatch, metrics::CallOutcome};
+use crate::{
+    domain::{address::is_loopback, clock::Stopwatch, errors},
+    metrics::CallOutcome,
+};
 pub use answer::{Class, Classify, ClientError, RetryAfter};
+pub use reach::Reached;
 // A service's rule reads these; reqwest itself is used here only.
 pub use reqwest::{StatusCode, header::HeaderMap};
 
@@ -225,7 +230,8 @@ impl ApiClient {
         now: DateTime<Utc>,
     ) -> Result<Bytes, Failure> {
         let response = self
-            .client_for(url)?
+            .client_for(url)
+            .map_err(Failure::Final)?
             .get(url.clone())
             .bearer_auth(token.expose_secret())
             .send()
@@ -263,18 +269,16 @@ impl ApiClient {
         }
     }
 
-    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
+    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, ClientError> {
         if is_loopback(url) {
             return Ok(&self.loopback);
         }
-        self.services.as_ref().map_err(|reason| {
-            Failure::Final(ClientError::Rejected {
-                status: 0,
-                code: "tls_unavailable",
-                detail: format!(
-                    "cannot make secure connections: {reason}; install the system's root certificates (package ca-certificates) and restart"
-                ),
-            })
+        self.services.as_ref().map_err(|reason| ClientError::Rejected {
+            status: 0,
+            code: "tls_unavailable",
+            detail: format!(
+                "cannot make secure connections: {reason}; install the system's root certificates (package ca-certificates) and restart"
+            ),
         })
     }
 
@@ -323,15 +327,6 @@ fn outcome(result: &Result<Bytes, Failure>) -> CallOutcome {
         Err(Failure::Crowded) => CallOutcome::Postponed,
         Err(Failure::Final(ClientError::NotFound)) => CallOutcome::NotFound,
         Err(Failure::Final(_)) => CallOutcome::Rejected,
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 
@@ -391,13 +386,5 @@ fn failed(error: reqwest::Error) -> Failure {
 
 /// The error and its causes, without the URL, whose query is not for logs.
 fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    errors::chain(&error.without_url())
 }

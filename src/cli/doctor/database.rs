@@ -1,0 +1,309 @@
+//! The database: whether it answers, keeps what it commits, has the schema, and holds credentials and
+//! keys that can be used.
+
+use std::fs::OpenOptions;
+
+use chrono::TimeDelta;
+use secrecy::ExposeSecret;
+
+use super::{
+    answered,
+    report::{Check, Report},
+};
+use crate::{
+    config::Config,
+    db::{
+        Db, DbError, Slicing, api_key,
+        inspection::{self, Facts},
+        integration::{self, Filter, Integration},
+        schema,
+    },
+    domain::{Clock, SystemClock, sync::Scope},
+    secrets::{Credentials, InvalidSecretText, SecretError, SecretStore, Vault},
+};
+
+const NAME: &str = "database";
+/// Why nothing else is said of a database that does not answer.
+const UNUSABLE: &str = "the database cannot be used";
+/// The oldest PostgreSQL whose behaviour is tested.
+const POSTGRES: i32 = 15;
+/// SQLite's `FULL`: a commit is on the disk when it is reported.
+const FULL: i32 = 2;
+/// A larger file takes minutes to be read.
+const CHECKED_BYTES: u64 = 1024 * 1024 * 1024;
+/// Integrations whose credentials are read.
+const CREDENTIALS: u64 = 1000;
+/// Findings that are told one by one.
+const SHOWN: usize = 5;
+/// A clock that is off by more is wrong.
+pub(super) const SKEW: TimeDelta = TimeDelta::seconds(60);
+
+/// The database, or why what is in it cannot be looked at.
+pub(super) async fn open(config: &Config) -> (Result<Db, &'static str>, Check) {
+    let url = config.database.url.expose_secret();
+    let file = inspection::sqlite_file(url);
+    if let Some(file) = &file {
+        let shown = file.display();
+        if !file.exists() {
+            let detail = format!("{shown} is made by the first `nucleus up`");
+            return (Err("there is no database yet"), Check::skip(NAME, detail));
+        }
+        if let Err(error) = OpenOptions::new().read(true).write(true).open(file) {
+            let mend = format!("make {shown} and its folder writable for this user");
+            return (
+                Err(UNUSABLE),
+                Check::fail(NAME, format!("{shown}: {error}"), mend),
+            );
+        }
+    }
+    let found = answered(async {
+        let db = Db::connect_to_look(url).await?;
+        let facts = inspection::facts(&db).await?;
+        Ok((db, facts))
+    });
+    let (db, facts) = match found.await {
+        Ok(found) => found,
+        Err(reason) => {
+            let mend = match file {
+                Some(_) => {
+                    "look whether the file is a database and its disk is well; otherwise put a copy back"
+                }
+                None => "start the server, or correct NUCLEUS_DATABASE__URL",
+            };
+            return (Err(UNUSABLE), Check::fail(NAME, reason, mend));
+        }
+    };
+    let check = match answered(inspection::can_begin(&db)).await {
+        Ok(()) => match facts {
+            Facts::Sqlite(facts) => sqlite(&facts),
+            Facts::Postgres(facts) => postgres(&facts),
+        },
+        Err(reason) => Check::fail(
+            NAME,
+            format!("no transaction can begin: {reason}"),
+            "find the process that keeps the database locked, and end it",
+        ),
+    };
+    (Ok(db), check)
+}
+
+fn sqlite(facts: &inspection::Sqlite) -> Check {
+    let synchronous = match facts.synchronous {
+        FULL.. => "full",
+        _ => "not full",
+    };
+    let detail = format!(
+        "SQLite {}, journal {}, synchronous {synchronous}, {} KiB",
+        facts.version,
+        facts.journal_mode,
+        facts.bytes / 1024
+    );
+    if facts.synchronous < FULL {
+        let mend = "remove `synchronous` from NUCLEUS_DATABASE__URL";
+        return Check::fail(NAME, detail, mend);
+    }
+    if facts.journal_mode != "wal" {
+        let mend =
+            "keep it on a local disk and start `nucleus up`, which turns the write-ahead log on";
+        return Check::warn(NAME, detail, mend);
+    }
+    Check::ok(NAME, detail)
+}
+
+fn postgres(facts: &inspection::Postgres) -> Check {
+    let detail = format!(
+        "PostgreSQL {}, synchronous_commit {}, fsync {}",
+        facts.version, facts.synchronous_commit, facts.fsync
+    );
+    if facts.version_number < POSTGRES * 10_000 {
+        let mend = format!("use version {POSTGRES} or newer");
+        return Check::fail(NAME, detail, mend);
+    }
+    if facts.transaction_read_only == "on" {
+        let detail = format!("{detail}, and it takes no writes");
+        let mend =
+            "point NUCLEUS_DATABASE__URL to the primary, or set default_transaction_read_only off";
+        return Check::fail(NAME, detail, mend);
+    }
+    // Either may lose commits that were reported, and with them mail that Gmail does not list again.
+    if facts.synchronous_commit == "off" {
+        let mend = "run `ALTER DATABASE … SET synchronous_commit = on`: commits can be lost";
+        return Check::fail(NAME, detail, mend);
+    }
+    if facts.fsync == "off" {
+        let mend = "set `fsync = on` in the server's configuration: all can be lost";
+        return Check::fail(NAME, detail, mend);
+    }
+    Check::ok(NAME, detail)
+}
+
+/// Adds how schema and file are; gives the database if what is in it can be read, or why not.
+pub(super) async fn schema<'a>(report: &mut Report, db: &'a Db) -> Result<&'a Db, &'static str> {
+    const NAME: &str = "schema";
+    let (usable, check) = match answered(schema::status(db)).await {
+        Err(reason) => {
+            let mend = "look whether the database is nucleus' own; otherwise put a copy back";
+            (Err(UNUSABLE), Check::fail(NAME, reason, mend))
+        }
+        Ok(status) => match status.check() {
+            Ok(()) => {
+                let newest = status.applied.last().map_or("", String::as_str);
+                (Ok(db), Check::ok(NAME, format!("current, {newest}")))
+            }
+            Err(error) => (
+                Err("the schema is another"),
+                Check::fail_as_told(NAME, &error.to_string()),
+            ),
+        },
+    };
+    report.add(check);
+    report.add(integrity(db).await);
+    usable
+}
+
+async fn integrity(db: &Db) -> Check {
+    const NAME: &str = "integrity";
+    let bytes = match answered(inspection::facts(db)).await {
+        Ok(Facts::Sqlite(facts)) => u64::try_from(facts.bytes).unwrap_or_default(),
+        Ok(Facts::Postgres(_)) => return Check::skip(NAME, "PostgreSQL looks after its own"),
+        Err(reason) => return Check::skip(NAME, reason),
+    };
+    if bytes > CHECKED_BYTES {
+        let detail =
+            "the file is larger than 1 GiB: `PRAGMA quick_check` of `sqlite3` reads it all";
+        return Check::skip(NAME, detail);
+    }
+    let mend = "stop nucleus and put a copy of the database back";
+    match answered(inspection::quick_check(db)).await {
+        Ok(findings) if findings.is_empty() => Check::ok(NAME, "quick_check finds nothing"),
+        Ok(findings) => Check::fail(NAME, findings.join("; "), mend),
+        Err(reason) => Check::fail(NAME, reason, mend),
+    }
+}
+
+/// Whether the credentials that rows name can be read.
+pub(super) async fn credentials(db: &Db, vault: Option<&Vault>) -> Check {
+    const NAME: &str = "credentials";
+    let slicing = Slicing {
+        after: None,
+        limit: CREDENTIALS,
+    };
+    let filter = Filter::default();
+    let found = match answered(integration::list(db, Scope::Operator, &filter, slicing)).await {
+        Ok(found) => found,
+        Err(reason) => return Check::skip(NAME, reason),
+    };
+    let rows = found.items.len();
+    let Some(vault) = vault else {
+        return match rows {
+            0 => Check::skip(NAME, "nothing is connected"),
+            _ => Check::fail(
+                NAME,
+                format!("{rows} integrations name credentials in a vault that cannot be opened"),
+                "put the vault's folder and its key back from a copy, or connect the accounts again",
+            ),
+        };
+    };
+    let mut unreadable = Vec::new();
+    for row in &found.items {
+        if let Err(error) = readable(db, vault, row).await {
+            unreadable.push(format!(
+                "those of integration {}: {}",
+                row.id,
+                error.outline()
+            ));
+        }
+    }
+    let more = match found.more {
+        true => ", of more",
+        false => "",
+    };
+    if unreadable.is_empty() {
+        return Check::ok(
+            NAME,
+            format!("those of {rows} integrations can be read{more}"),
+        );
+    }
+    let count = unreadable.len();
+    unreadable.truncate(SHOWN);
+    Check::fail(
+        NAME,
+        format!(
+            "{count} of {rows} cannot be read{more}; {}",
+            unreadable.join("; ")
+        ),
+        "put the vault's files back from a copy, or connect the accounts again",
+    )
+}
+
+async fn readable(db: &Db, vault: &Vault, row: &Integration) -> Result<(), SecretError> {
+    match read(vault, row).await {
+        // A refresh may have pinned another version since the row was read.
+        Err(SecretError::Missing(_)) => {
+            match integration::find(db, Scope::Operator, row.id).await {
+                Ok(again) => read(vault, &again).await,
+                Err(DbError::NotFound) => Ok(()),
+                Err(error) => Err(SecretError::Unavailable {
+                    doing: "reading the integration again".to_owned(),
+                    source: Box::new(error),
+                }),
+            }
+        }
+        result => result,
+    }
+}
+
+async fn read(vault: &Vault, row: &Integration) -> Result<(), SecretError> {
+    let Some(path) = &row.secret_path else {
+        return Ok(());
+    };
+    let path = path
+        .parse()
+        .map_err(|error: InvalidSecretText| SecretError::from(error))?;
+    Credentials::open(&vault.get(&path).await?).map(drop)
+}
+
+/// Whether the operator can call the API.
+pub(super) async fn operator_key(db: &Db, config: &Config) -> Check {
+    const NAME: &str = "operator_key";
+    if config.http.operator_key.is_some() {
+        return Check::ok(NAME, "NUCLEUS_HTTP__OPERATOR_KEY is set");
+    }
+    match answered(api_key::has_operator_key(db)).await {
+        Ok(true) => Check::ok(NAME, "there is one"),
+        Ok(false) => Check::warn(
+            NAME,
+            "there is none, and `serve` does not start without",
+            "run `nucleus key create --operator`; `nucleus up` makes one when it starts",
+        ),
+        Err(reason) => Check::skip(NAME, reason),
+    }
+}
+
+/// Whether the database's clock, by which leases run, is this machine's. SQLite has no other.
+pub(super) async fn clock(db: &Db) -> Check {
+    if !db.is_postgres() {
+        return Check::skip("clock", "SQLite has this machine's");
+    }
+    match answered(inspection::clock(db)).await {
+        Ok(theirs) => skew("the database", theirs - SystemClock.now()),
+        Err(reason) => Check::skip("clock", reason),
+    }
+}
+
+/// How a clock that is `ahead` of this machine's is judged.
+pub(super) fn skew(whose: &str, ahead: TimeDelta) -> Check {
+    let seconds = ahead.num_seconds();
+    if ahead.abs() <= SKEW {
+        return Check::ok("clock", format!("{seconds} s off that of {whose}"));
+    }
+    let word = match seconds > 0 {
+        true => "behind",
+        false => "ahead of",
+    };
+    Check::warn(
+        "clock",
+        format!("{} s {word} that of {whose}", seconds.abs()),
+        "let the machine set its clock by the network, for instance with `timedatectl set-ntp true`",
+    )
+}

@@ -1,0 +1,195 @@
+//! One service: whether it answers, accepts the client, and where it is to send browsers back to.
+
+use chrono::TimeDelta;
+use url::{Host, Url};
+
+use super::{
+    database::skew,
+    report::{Check, Report},
+};
+use crate::{
+    app,
+    config::Service,
+    connectors::ApiClient,
+    domain::{Clock, ServiceName, SystemClock, address::is_loopback},
+    oauth::{
+        authorization,
+        endpoint::{EndpointError, TokenEndpoint},
+    },
+};
+
+/// No authorization server has given this out.
+const MADE_UP_TOKEN: &str = "1//made-up-by-nucleus-doctor";
+/// Why nothing is said of a client.
+const UNANSWERED: &str = "the token endpoint does not answer";
+/// What one who has registered no client reads.
+const REGISTER: &str =
+    "register one: the README's section \"Connect your own Gmail\" goes through it";
+
+/// With what services are looked at.
+pub(super) struct Look<'a> {
+    pub(super) client: &'a ApiClient,
+    /// The error is why no secure connection can be made.
+    pub(super) endpoint: Result<TokenEndpoint, String>,
+    /// How browsers reach nucleus, without a slash at the end.
+    pub(super) public_url: String,
+    /// Whether a client of any service is configured.
+    pub(super) is_any_configured: bool,
+}
+
+impl Look<'_> {
+    /// Looks at a service. One that is neither configured nor has a connector is passed over.
+    pub(super) async fn at(
+        &self,
+        report: &mut Report,
+        name: ServiceName,
+        service: &Service,
+        has_connector: bool,
+    ) {
+        let title = name.title();
+        if !has_connector {
+            if service.client_id.is_some() {
+                let detail = format!("not used: nucleus has no connector for {title} yet");
+                report.add(Check::skip("client", detail).of(name));
+            }
+            return;
+        }
+        report.add(self.redirect_uri(name, service).of(name));
+        if service.client_id.is_none() {
+            let detail = format!("no OAuth client is configured, so no {title} can be connected");
+            let check = match self.is_any_configured {
+                true => Check::skip("client", detail),
+                false => Check::warn("client", detail, REGISTER),
+            };
+            report.add(check.of(name));
+            for part in ["token_endpoint", "api_url"] {
+                report.add(Check::skip(part, "there is no client to use it with").of(name));
+            }
+            return;
+        }
+        for check in self.client(name, service).await {
+            report.add(check.of(name));
+        }
+        for check in self.api_url(name, service).await {
+            report.add(check.of(name));
+        }
+    }
+
+    fn redirect_uri(&self, name: ServiceName, service: &Service) -> Check {
+        const NAME: &str = "redirect_uri";
+        let uri = authorization::redirect_uri(&self.public_url, name);
+        let problem = Url::parse(&uri).map_or(Some("is no URL"), |url| problem_of(&url));
+        let Some(problem) = problem else {
+            return Check::ok(NAME, uri);
+        };
+        let detail = format!("{uri} {problem}");
+        let mend = "set NUCLEUS_HTTP__PUBLIC_URL to an https address with a name of the public DNS";
+        match service.client_id {
+            Some(_) => Check::fail(NAME, detail, mend),
+            None => Check::warn(NAME, detail, mend),
+        }
+    }
+
+    /// Asks for a refresh with a token that does not exist. The client is authenticated before the
+    /// token is looked at (RFC 6749, section 6), so `invalid_grant` says that the client is right.
+    async fn client(&self, name: ServiceName, service: &Service) -> [Check; 2] {
+        const ENDPOINT: &str = "token_endpoint";
+        let url = &service.token_url;
+        let answers = Check::ok(ENDPOINT, format!("{url} answers"));
+        let endpoint = match &self.endpoint {
+            Ok(endpoint) => endpoint,
+            Err(reason) => {
+                let mend = "install the system's root certificates (package ca-certificates)";
+                return [
+                    Check::fail(ENDPOINT, format!("cannot be called: {reason}"), mend),
+                    Check::skip("client", UNANSWERED),
+                ];
+            }
+        };
+        let config = app::oauth_client(service);
+        let token = MADE_UP_TOKEN.into();
+        let asked = endpoint.refresh(&config, &token, SystemClock.now());
+        let variable = format!("NUCLEUS_SERVICES__{}", name.as_str().to_uppercase());
+        match asked.await {
+            Err(EndpointError::InvalidGrant { .. }) => [
+                answers,
+                Check::ok("client", "the service accepts the client"),
+            ],
+            Err(EndpointError::Client(said)) => {
+                let detail = format!("the service refuses the client: {}", said.trim());
+                let mend = format!(
+                    "compare {variable}__CLIENT_ID and {variable}__CLIENT_SECRET with the client that is registered there"
+                );
+                [answers, Check::fail("client", detail, mend)]
+            }
+            Err(EndpointError::Unavailable(reason)) => [
+                Check::fail(
+                    ENDPOINT,
+                    format!("{url}: {reason}"),
+                    format!("look at the network and its proxy, and at {variable}__TOKEN_URL"),
+                ),
+                Check::skip("client", UNANSWERED),
+            ],
+            Ok(_) => [
+                Check::fail(
+                    ENDPOINT,
+                    format!("{url} gives an access token for a refresh token that does not exist"),
+                    format!("correct {variable}__TOKEN_URL: this is not the service's endpoint"),
+                ),
+                Check::skip("client", "the token endpoint is not the service's"),
+            ],
+        }
+    }
+
+    async fn api_url(&self, name: ServiceName, service: &Service) -> Vec<Check> {
+        const NAME: &str = "api_url";
+        let url = &service.api_url;
+        let before = SystemClock.now();
+        let reached = match self.client.reach(url).await {
+            Ok(reached) => reached,
+            Err(reason) => {
+                let mend = format!(
+                    "look at the network and its proxy, and at NUCLEUS_SERVICES__{}__API_URL",
+                    name.as_str().to_uppercase()
+                );
+                return vec![Check::fail(NAME, format!("{url}: {reason}"), mend)];
+            }
+        };
+        let mut checks = vec![if reached.status < 500 {
+            Check::ok(NAME, format!("{url} answers"))
+        } else {
+            Check::warn(
+                NAME,
+                format!("{url} answers {}", reached.status),
+                "wait: the service has trouble; runs are tried again by themselves",
+            )
+        }];
+        if let Some(date) = reached.date {
+            // The date was written between the two, and has no fraction of a second.
+            let halfway = before + (SystemClock.now() - before) / 2;
+            let ahead = date + TimeDelta::milliseconds(500) - halfway;
+            checks.push(skew(name.title(), ahead));
+        }
+        checks
+    }
+}
+
+/// Why this cannot be registered with Google.
+///
+/// Source: <https://developers.google.com/identity/protocols/oauth2/web-server#uri-validation>
+fn problem_of(uri: &Url) -> Option<&'static str> {
+    if uri.port() == Some(0) {
+        return Some("has a port that each start chooses anew");
+    }
+    if is_loopback(uri) {
+        return None;
+    }
+    if uri.scheme() != "https" {
+        return Some("is not https, and not on this machine: Google refuses it");
+    }
+    match uri.host() {
+        Some(Host::Domain(name)) if name.trim_end_matches('.').contains('.') => None,
+        Some(Host::Domain(_)) => Some("has a host without a public domain: Google refuses it"),
+        _ => Some("has an IP address for a host: Google refuses it"),
+    }
+}
