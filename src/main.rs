@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use nucleus::{
     api,
-    cli::{self, demo::DemoArgs, doctor::DoctorArgs, entity::EntityCommand, key::KeyCommand},
+    cli::{
+        self, demo::DemoArgs, doctor::DoctorArgs, entity::EntityCommand, events::EventsCommand,
+        key::KeyCommand,
+    },
     config::{Config, ConfigErrors},
     telemetry,
 };
@@ -46,6 +49,9 @@ enum Command {
     },
     /// Print the OpenAPI document of the API.
     Openapi,
+    /// DNA-analysis events.
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Look whether everything is well, and say how what is not is mended.
     Doctor(DoctorArgs),
     /// Sync a generated mailbox, start to end, with nothing to set up.
@@ -113,6 +119,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate { status } => cli::migrate::migrate(&config, status).await,
         Command::Entity(command) => cli::entity::run(&config, command).await,
         Command::Key(command) => cli::key::run(&config, command).await,
+        Command::Events(command) => cli::events::run(&config, command).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     }
 }

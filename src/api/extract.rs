@@ -432,17 +432,6 @@ fn decode_id(text: &str) -> Option<Uuid> {
     Uuid::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
-/// A cursor of the list of events.
-pub fn encode_position(position: i64) -> String {
-    URL_SAFE_NO_PAD.encode(position.to_be_bytes())
-}
-
-/// The position in a cursor of the list of events.
-pub fn decode_position(text: &str) -> Option<i64> {
-    let bytes: [u8; 8] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-    Some(i64::from_be_bytes(bytes)).filter(|position| *position >= 0)
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -503,10 +492,8 @@ mod tests {
     fn cursors_read_back_and_others_do_not() {
         let id = Uuid::now_v7();
         assert_eq!(decode_id(&encode_id(id)), Some(id));
-        assert_eq!(decode_position(&encode_position(17)), Some(17));
-        for text in ["", "x", "!!!", &encode_position(-1)] {
+        for text in ["", "x", "!!!"] {
             assert_eq!(decode_id(text), None, "{text:?}");
-            assert_eq!(decode_position(text), None, "{text:?}");
         }
     }
 }

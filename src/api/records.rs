@@ -9,14 +9,16 @@ use utoipa::ToSchema;
 use super::{
     List,
     error::ApiError,
-    extract::{
-        Caller, Deleted, Paging, PathId, Query, decode_position, encode_id, encode_position,
-    },
+    extract::{Caller, Deleted, Paging, PathId, Query, encode_id},
 };
 use crate::{
     app::App,
-    db::{integration, outbox, raw_data, raw_data::RawData},
-    domain::{IntegrationId, RecordId, event::CloudEvent, ids::kind},
+    db::{integration, outbox, outbox::FollowError, raw_data, raw_data::RawData},
+    domain::{
+        IntegrationId, RecordId,
+        event::{CloudEvent, decode_position, encode_position},
+        ids::kind,
+    },
 };
 
 /// List an integration's records
@@ -90,27 +92,16 @@ pub(super) async fn events(
         Some(text) => Some(decode_position(&text).ok_or(ApiError::InvalidCursor)?),
         None => None,
     };
-    let ends = outbox::positions(&app.engine.db).await?;
-    let after = given.unwrap_or(ends.horizon);
-    if after > ends.position {
-        return Err(ApiError::InvalidCursor);
-    }
-    let mut found = outbox::events_after(&app.engine.db, caller.scope, after, limit + 1).await?;
-    // Asked after the events were read: what retention took meanwhile must not be missed in silence.
-    let horizon = outbox::positions(&app.engine.db).await?.horizon;
-    if given.is_some_and(|position| position < horizon) {
-        return Err(ApiError::CursorExpired);
-    }
-    let more = found.len() as u64 > limit;
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let last = found.last().map_or(after, |event| event.position);
-    // At the end the cursor passes over the events of others too; where it stays behind them, a
-    // quiet entity's cursor would expire by their retention.
-    let last = if more { last } else { last.max(ends.position) };
-    let resume_cursor = encode_position(last);
+    let followed = outbox::follow(&app.engine.db, caller.scope, given, limit).await;
+    let found = followed.map_err(|error| match error {
+        FollowError::Expired => ApiError::CursorExpired,
+        FollowError::Beyond => ApiError::InvalidCursor,
+        FollowError::Db(error) => error.into(),
+    })?;
+    let resume_cursor = encode_position(found.resume);
     Ok(Json(Events {
-        items: found.into_iter().map(|event| event.event).collect(),
-        next_cursor: more.then(|| resume_cursor.clone()),
+        items: found.events.into_iter().map(|event| event.event).collect(),
+        next_cursor: found.more.then(|| resume_cursor.clone()),
         resume_cursor,
     }))
 }

@@ -14,6 +14,7 @@ use crate::{
         entity::{self, Entity},
     },
     domain::{EntityId, SystemClock, sync::Scope, time},
+    telemetry::one_line,
 };
 
 /// What can be done.
@@ -57,7 +58,7 @@ pub async fn run(config: &Config, command: EntityCommand) -> anyhow::Result<()> 
                         "{}  {}  {}",
                         row.id,
                         time::rfc3339(row.created_at),
-                        row.name
+                        one_line(&row.name)
                     ));
                 }
                 after = slice.items.last().map(|row| row.id.0);

@@ -5,6 +5,7 @@ use std::{io::Write, process::ExitCode};
 pub mod demo;
 pub mod doctor;
 pub mod entity;
+pub mod events;
 pub mod key;
 pub mod migrate;
 pub mod roles;
@@ -13,6 +14,11 @@ pub mod roles;
 pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Prints a line beside a command's result, for people.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints why a command failed, each cause on a line of its own, and gives the exit code for that.

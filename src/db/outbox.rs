@@ -309,6 +309,62 @@ pub struct Positions {
     pub horizon: i64,
 }
 
+/// Events that follow each other.
+#[derive(Debug)]
+pub struct Followed {
+    /// Oldest first.
+    pub events: Vec<PositionedEvent>,
+    /// Whether there is more now.
+    pub more: bool,
+    /// The position from which to go on.
+    pub resume: i64,
+}
+
+/// Why events cannot be followed from a position.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// Events after it are past retention and gone.
+    #[error("events after this position are past retention and gone")]
+    Expired,
+    /// The newest event stands before it.
+    #[error("no event has come so far")]
+    Beyond,
+    /// The store did not do it.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// Up to `limit` events after a position, or from the oldest that is kept.
+pub async fn follow(
+    db: &Db,
+    scope: Scope,
+    position: Option<i64>,
+    limit: u64,
+) -> Result<Followed, FollowError> {
+    let ends = positions(db).await?;
+    let after = position.unwrap_or(ends.horizon);
+    if after > ends.position {
+        return Err(FollowError::Beyond);
+    }
+    let mut events = events_after(db, scope, after, limit + 1).await?;
+    // Asked after the events were read: what retention took meanwhile must not be missed in silence.
+    let horizon = positions(db).await?.horizon;
+    if position.is_some_and(|position| position < horizon) {
+        return Err(FollowError::Expired);
+    }
+    let more = events.len() as u64 > limit;
+    events.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let last = events.last().map_or(after, |event| event.position);
+    // At the end it passes over the events of others too; where it stays behind them, a quiet
+    // entity's cursor would expire by their retention.
+    let resume = if more { last } else { last.max(ends.position) };
+    Ok(Followed {
+        events,
+        more,
+        resume,
+    })
+}
+
 /// Where events begin and end.
 pub async fn positions(db: &Db) -> Result<Positions, DbError> {
     Sql::new(

@@ -1,5 +1,6 @@
 //! The messages that leave the program: topics, types and the CloudEvents envelope.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,4 +57,28 @@ pub struct CloudEvent {
     /// What the type says it is.
     #[schema(value_type = DnaAnalysisRequested)]
     pub data: Value,
+}
+
+/// A cursor of the list of events.
+pub fn encode_position(position: i64) -> String {
+    URL_SAFE_NO_PAD.encode(position.to_be_bytes())
+}
+
+/// The position in a cursor of the list of events.
+pub fn decode_position(text: &str) -> Option<i64> {
+    let bytes: [u8; 8] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    Some(i64::from_be_bytes(bytes)).filter(|position| *position >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_read_back_and_others_do_not() {
+        assert_eq!(decode_position(&encode_position(17)), Some(17));
+        for text in ["", "x", "!!!", &encode_position(-1)] {
+            assert_eq!(decode_position(text), None, "{text:?}");
+        }
+    }
 }

@@ -73,6 +73,12 @@ async fn a_second_up_on_the_same_folder_is_refused_and_the_others_work_beside_it
     );
     let entities = server.api.all("/entities").await;
     assert_eq!(entities[0]["id"], id.trim());
+    // A name is somebody else's text: it begins no line and steers no terminal.
+    let name = json!({"name": "Eve\n\u{1b}[2J\u{202e}"});
+    server.api.post("/entities", name).await;
+    let listed = world.run(&["entity", "list"]).await.ok();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("Eve\\n\\u{1b}[2J\\u{202e}"), "{listed}");
     world
         .run(&["entity", "create", "  "])
         .await

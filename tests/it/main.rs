@@ -37,6 +37,7 @@ mod schemathesis;
 mod slow_clients;
 mod store;
 mod syncing;
+mod tail;
 mod takeover;
 mod tidy;
 mod tokens;
