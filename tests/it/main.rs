@@ -12,6 +12,7 @@ mod child;
 mod commands;
 mod consent_page;
 mod contract;
+mod dashboards;
 mod db;
 mod doctor;
 mod doubles;

@@ -1,5 +1,5 @@
 //! What Prometheus is told, against what the stand-in counted and what the tables hold; and that the
-//! document and the dashboard speak of metrics that there are.
+//! document speaks of metrics that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
