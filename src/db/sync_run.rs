@@ -97,9 +97,10 @@ pub struct NewRun {
     pub confirm_mass_deletion: bool,
 }
 
-/// Adds a queued run; if the integration has an active one it is a [`DbError::Conflict`].
+/// Adds a queued run; if the integration has an active one it is a [`DbError::Conflict`], and the
+/// transaction may go on: it sees that run now.
 pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
-    Sql::new(
+    let inserted = Sql::new(
         "INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by,
             mode, status, counts, requested_at, confirm_mass_deletion) VALUES ",
         [],
@@ -117,9 +118,15 @@ pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
         run.requested_at.into(),
         run.confirm_mass_deletion.into(),
     ])
+    // A statement that fails would end the transaction in PostgreSQL.
+    .push(" ON CONFLICT (integration_id) WHERE status IN ('queued', 'running') DO NOTHING")
     .execute(&tx.inner)
-    .await
-    .map(drop)
+    .await?;
+    if inserted == 0 {
+        Err(DbError::Conflict)
+    } else {
+        Ok(())
+    }
 }
 
 /// The queued or running run of an integration.

@@ -116,15 +116,6 @@ pub async fn request_in(
     if !status.may_sync() {
         return Err(RequestError::NotSyncable(status));
     }
-    if let Some(active) = sync_run::active(tx, id).await? {
-        let confirm = request.confirm_mass_deletion;
-        match sync_run::ask_again(tx, active.run_id, now, confirm).await {
-            Ok(()) => return Ok(active),
-            // It ended in between; a new one is made.
-            Err(DbError::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
     let has_cursor = sync_cursor::exists(tx, id).await?;
     let run = sync_run::NewRun {
         id: RunId::new(),
@@ -140,7 +131,23 @@ pub async fn request_in(
         requested_at: now,
         confirm_mass_deletion: request.confirm_mass_deletion,
     };
-    sync_run::insert(tx, &run).await?;
+    loop {
+        if let Some(active) = sync_run::active(tx, id).await? {
+            let confirm = request.confirm_mass_deletion;
+            match sync_run::ask_again(tx, active.run_id, now, confirm).await {
+                Ok(()) => return Ok(active),
+                // It ended in between; a new one is made.
+                Err(DbError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match sync_run::insert(tx, &run).await {
+            Ok(()) => break,
+            // Somebody else asked in between; theirs is the run.
+            Err(DbError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let message = wake_up(&found, run.id, request.trigger, now)?;
     outbox::append_sync_request(tx, &message, now, now).await?;
     Ok(sync_run::active(tx, id).await?.ok_or(DbError::NotFound)?)
