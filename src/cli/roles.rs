@@ -40,15 +40,20 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     tracing::info!(runs = freed, http.url = address, "nucleus is up");
     let shutdown = on_signal()?;
     let tasks = TaskTracker::new();
-    let loops = &app.loops;
-    let work = worker::work(Arc::clone(&app), shutdown.clone());
-    tasks.spawn(loops.watch("worker", work));
-    let schedule = scheduler::run(Arc::clone(&app), shutdown.clone());
-    tasks.spawn(loops.watch("scheduler", schedule));
-    let save = scheduler::save_totals(Arc::clone(&app), shutdown.clone());
-    tasks.spawn(loops.watch("metrics", save));
+    start_loops(&app, &shutdown, &tasks);
     say(&format!("nucleus listens on {address}"));
     serve_and_leave(app, listener, shutdown, tasks).await
+}
+
+/// Starts what a whole program does beside answering.
+pub(super) fn start_loops(app: &Arc<App>, shutdown: &CancellationToken, tasks: &TaskTracker) {
+    let loops = &app.loops;
+    let work = worker::work(Arc::clone(app), shutdown.clone());
+    tasks.spawn(loops.watch("worker", work));
+    let schedule = scheduler::run(Arc::clone(app), shutdown.clone());
+    tasks.spawn(loops.watch("scheduler", schedule));
+    let save = scheduler::save_totals(Arc::clone(app), shutdown.clone());
+    tasks.spawn(loops.watch("metrics", save));
 }
 
 /// The API alone.

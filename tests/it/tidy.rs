@@ -116,7 +116,7 @@ const IMPORTS_OF_FILES: Table = &[
     ("cli/serve", &["api"]),
     ("cli/work", &["worker"]),
     ("cli/tick", &["worker"]),
-    ("cli/demo", &["api", "worker", "demo"]),
+    ("cli/demo", &["api", "demo"]),
 ];
 
 /// Files that only tests compile.

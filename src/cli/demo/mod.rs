@@ -20,7 +20,6 @@ use crate::{
     demo::{Consent, Mailbox, Options, StandIn, generate, mbox},
     domain::{Clock, SystemClock},
     telemetry,
-    worker::{self, scheduler},
 };
 
 mod browser;
@@ -75,8 +74,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let base_url = format!("http://{}", listener.local_addr()?);
     let shutdown = roles::on_signal()?;
     let tasks = TaskTracker::new();
-    tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
-    tasks.spawn(scheduler::run(Arc::clone(&app), shutdown.clone()));
+    roles::start_loops(&app, &shutdown, &tasks);
     tasks.spawn(serve(Arc::clone(&app), listener, shutdown.clone()));
 
     let client = Client::new(base_url, key)?;
