@@ -13,9 +13,8 @@ use utoipa_swagger_ui::Config;
 
 use super::error::ApiError;
 
-/// Scripts, styles and calls: this server's alone. Swagger UI carries its icons as `data:` addresses
-/// and sets styles on single elements.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+/// Scripts, styles and calls: this server's alone. Swagger UI carries its icons as `data:` addresses.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 

@@ -250,6 +250,12 @@ impl Browser {
         self.post(&path, json!({})).await;
     }
 
+    /// Types into a field.
+    pub async fn fill(&self, element: &Element, text: &str) {
+        let path = format!("/element/{}/value", element.0);
+        self.post(&path, json!({"text": text})).await;
+    }
+
     /// Presses a key and lets it go, wherever the focus is.
     pub async fn press(&self, key: &str) {
         let actions = json!([
