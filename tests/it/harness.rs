@@ -40,6 +40,11 @@ impl TestClock {
     pub fn advance(&self, by: TimeDelta) {
         *self.0.lock().unwrap() += by;
     }
+
+    /// As when somebody corrects the machine's clock: what was is still to come.
+    pub fn set_back(&self, by: TimeDelta) {
+        *self.0.lock().unwrap() -= by;
+    }
 }
 
 #[async_trait]
@@ -156,6 +161,13 @@ impl TestApp {
         self.url = served.url;
         self.shutdown = served.shutdown;
         self.http = client();
+    }
+
+    /// Another process on the same folder and database, whose clock is so far ahead of this one's.
+    pub async fn beside(&self, ahead: TimeDelta) -> (Arc<App>, Arc<TestClock>) {
+        let clock = Arc::new(TestClock(Mutex::new(self.clock.now() + ahead)));
+        let app = build(&self.variables, &self.folder, clock.clone()).await;
+        (app, clock)
     }
 
     /// Works until the stand-in has answered so many calls of a method since its start, and drops
@@ -419,10 +431,7 @@ impl Served {
         folder: &TempDir,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let environment = variables.iter().map(|(k, v)| (k.into(), v.into()));
-        let folder = folder.path().to_path_buf();
-        let (config, _) = Config::load(None, environment, Some(folder)).unwrap();
-        let app = App::build(&config, clock, Setup::Create).await.unwrap();
+        let app = build(variables, folder, clock).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -430,6 +439,17 @@ impl Served {
             .spawn(api::serve(Arc::clone(&app), listener, shutdown.clone()));
         Self { app, url, shutdown }
     }
+}
+
+async fn build(
+    variables: &HashMap<String, String>,
+    folder: &TempDir,
+    clock: Arc<dyn Clock>,
+) -> Arc<App> {
+    let environment = variables.iter().map(|(k, v)| (k.into(), v.into()));
+    let folder = folder.path().to_path_buf();
+    let (config, _) = Config::load(None, environment, Some(folder)).unwrap();
+    App::build(&config, clock, Setup::Create).await.unwrap()
 }
 
 fn client() -> reqwest::Client {
