@@ -35,6 +35,7 @@ mod oauth;
 mod removing;
 mod runs;
 mod scoping;
+mod server_owned;
 mod stream;
 mod testing;
 mod wire;
