@@ -122,7 +122,8 @@ impl Integrations {
         }
     }
 
-    /// Adds the connection with its credentials; `row.secret_path` is set here.
+    /// Adds the connection with its credentials; `row.secret_path` is set here. One that is there
+    /// under the same id was added by the same request, which was not answered: it is given back.
     pub async fn create(
         &self,
         mut row: Integration,
@@ -135,9 +136,14 @@ impl Integrations {
         let result = self.insert(&row, announced.intent).await;
         if let Err(error) = result {
             // Only the version made here: the entity's other connection has its own.
-            self.take_back(&announced).await;
+            if !error.is_in_doubt() {
+                self.take_back(&announced).await;
+            }
             if matches!(error, DbError::Conflict) {
-                return Err(IntegrationError::Exists);
+                return match integration::find(&self.db, Scope::Operator, row.id).await {
+                    Err(DbError::NotFound) => Err(IntegrationError::Exists),
+                    found => Ok(found?),
+                };
             }
             let is_orphan = !entity::exists(&self.db, row.entity_id).await?;
             return Err(if is_orphan { DbError::NotFound } else { error }.into());
@@ -162,7 +168,9 @@ impl Integrations {
             .announce(found.entity_id, found.service()?, credentials)
             .await?;
         if let Err(error) = self.pin(found, &announced.path).await {
-            self.take_back(&announced).await;
+            if !error.is_in_doubt() {
+                self.take_back(&announced).await;
+            }
             return Err(error.into());
         }
         self.tokens.forget(found.id);
@@ -344,7 +352,8 @@ impl Integrations {
     }
 
     /// Undoes [`Integrations::announce`] where the version is not wanted after all, or the
-    /// transaction that should have pinned it failed.
+    /// transaction that should have pinned it failed. One whose end is in doubt may have pinned it,
+    /// and is left to the sweep.
     pub async fn take_back(&self, announced: &Announced) {
         self.destroy_last(Some(announced.path.as_str()), announced.intent)
             .await;

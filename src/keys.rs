@@ -1,6 +1,11 @@
 //! API keys: `nk_`, 160 random bits in base62, and a checksum that tells a typing mistake, or a
-//! guess, from a key without asking the database.
+//! guess, from a key without asking the database. And what is kept for who holds a key, so that it is
+//! worth nothing to anybody else.
 
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
 use rand::{TryRngCore, rngs::OsRng};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -11,6 +16,8 @@ pub const PREFIX: &str = "nk_";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 27 characters of base62 hold 160 bits.
 const RANDOM_CHARS: usize = 27;
+/// Bytes of an XChaCha20 nonce.
+const NONCE: usize = 24;
 /// Six characters of base62 hold the 32 bits of a CRC.
 const CHECKSUM_CHARS: usize = 6;
 
@@ -57,6 +64,70 @@ pub fn is_well_formed(text: &str) -> bool {
 /// to add anything.
 pub fn hash(text: &str) -> String {
     format!("{:x}", Sha256::digest(text.as_bytes()))
+}
+
+/// Tells what the holder of a key has sent from what else they may send: lower-case hex SHA-256 over
+/// a label, the key and the bytes, with zero bytes between. Without the key it tells nothing, not
+/// even of bytes that can be guessed.
+pub fn fingerprint(key: &str, bytes: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for part in ["nucleus fingerprint", key] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.update(bytes);
+    format!("{:x}", hash.finalize())
+}
+
+/// Why something was not sealed, or not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    NoRandomness,
+    /// It is longer than the cipher allows.
+    #[error("too long to be sealed")]
+    TooLong,
+    /// It is not what was sealed with this key under this name.
+    #[error("the seal is broken")]
+    Broken,
+}
+
+/// Seals `bytes` so that who holds `key` can read them, under `name`: 24 bytes of nonce and what
+/// XChaCha20-Poly1305 makes of them.
+pub fn seal(key: &str, name: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut nonce = XNonce::default();
+    OsRng
+        .try_fill_bytes(&mut nonce)
+        .map_err(|_| SealError::NoRandomness)?;
+    let payload = Payload {
+        msg: bytes,
+        aad: name,
+    };
+    let sealed = sealing(key)
+        .encrypt(&nonce, payload)
+        .map_err(|_| SealError::TooLong)?;
+    Ok([nonce.as_slice(), &sealed].concat())
+}
+
+/// Opens what was sealed with `key` under `name`.
+pub fn open(key: &str, name: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(SealError::Broken)?;
+    let payload = Payload {
+        msg: sealed,
+        aad: name,
+    };
+    sealing(key)
+        .decrypt(XNonce::from_slice(nonce), payload)
+        .map_err(|_| SealError::Broken)
+}
+
+/// The cipher under a key of its own, so that a fingerprint is no part of it.
+fn sealing(key: &str) -> XChaCha20Poly1305 {
+    let mut hash = Sha256::new();
+    hash.update("nucleus seal\0");
+    hash.update(key);
+    XChaCha20Poly1305::new(&hash.finalize())
 }
 
 fn checksum(random: &str) -> String {
@@ -106,6 +177,38 @@ mod tests {
             );
         }
         assert!(!is_well_formed("") && !is_well_formed("nk_"));
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_the_same_key_and_name_alone() {
+        let sealed = seal("a key", b"a name", b"an answer").unwrap();
+        assert_eq!(open("a key", b"a name", &sealed).unwrap(), b"an answer");
+        assert_ne!(seal("a key", b"a name", b"an answer").unwrap(), sealed);
+        for (key, name, sealed) in [
+            ("another", b"a name".as_slice(), &sealed[..]),
+            ("a key", b"another", &sealed),
+            ("a key", b"a name", &sealed[..sealed.len() - 1]),
+            ("a key", b"a name", &sealed[1..]),
+            ("a key", b"a name", &sealed[..10]),
+            ("a key", b"a name", b""),
+        ] {
+            assert!(open(key, name, sealed).is_err());
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_key_and_bytes() {
+        let fingerprints = [
+            fingerprint("key", b"bytes"),
+            fingerprint("key", b"byte"),
+            fingerprint("keyb", b"ytes"),
+            fingerprint("ke", b"ybytes"),
+            hash("bytes"),
+            hash("keybytes"),
+        ];
+        let different: std::collections::BTreeSet<_> = fingerprints.iter().collect();
+        assert_eq!(different.len(), fingerprints.len());
+        assert_eq!(fingerprint("key", b"bytes"), fingerprints[0]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod m004_sync;
 mod m005_outbox;
 mod m006_keys;
 mod m007_oauth_sessions;
+mod m008_idempotency_keys;
 mod m009_metrics;
 
 /// All changes, in order.
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m005_outbox::Migration),
             Box::new(m006_keys::Migration),
             Box::new(m007_oauth_sessions::Migration),
+            Box::new(m008_idempotency_keys::Migration),
             Box::new(m009_metrics::Migration),
         ]
     }

@@ -121,6 +121,11 @@ pub(super) const CODES: &[(u16, &str, &str)] = &[
         "The service does not say whose the account is.",
     ),
     (
+        409,
+        "idempotency_in_flight",
+        "The request with this `Idempotency-Key` is still being carried out. Repeat it later.",
+    ),
+    (
         410,
         "cursor_expired",
         "The events after this cursor are past retention. Read the records instead, and start over \

@@ -12,7 +12,6 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{
@@ -37,20 +36,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-use super::edge;
+use super::{deadlines::Deadlines, edge};
 
-/// A request's head must have arrived by then, from its first byte; and the first one of a
-/// connection from the connection's begin.
-const HEAD: Duration = Duration::from_secs(10);
-/// A connection may rest so long between two requests. Google's load balancers keep theirs for
-/// 600 s, and a server that lets go first costs them an answer now and then:
-/// <https://cloud.google.com/load-balancing/docs/https#timeout-keepalive-backends>
-const REST: Duration = Duration::from_secs(620);
-/// A client may take nothing of what is written to it for so long.
-const STALL: Duration = Duration::from_secs(30);
-/// After the last answer the client is listened to for so long, so that it comes to read the answer
-/// although it is still sending; what it sends is thrown away.
-const LINGER: Duration = Duration::from_secs(2);
 /// Headers of one request. Beyond that hyper answers 431 itself, without a body; well below it
 /// [`edge`] does, with one.
 const HARD_MAX_HEADERS: usize = 256;
@@ -82,6 +69,7 @@ pub(super) fn protocol() -> Builder<TokioExecutor> {
 /// What a connection is at, as its watch and the server see it.
 pub(super) struct Pulse {
     state: Mutex<State>,
+    deadlines: Deadlines,
     /// Ends the connection: what is under way is answered, and nothing more is taken.
     pub(super) closing: CancellationToken,
 }
@@ -122,7 +110,7 @@ fn now() -> Instant {
 
 impl Pulse {
     /// The pulse of a connection that was just accepted.
-    pub(super) fn new(closing: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(deadlines: Deadlines, closing: CancellationToken) -> Arc<Self> {
         let now = now();
         let state = State {
             requests: 0,
@@ -135,6 +123,7 @@ impl Pulse {
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            deadlines,
             closing,
         })
     }
@@ -185,22 +174,25 @@ impl Pulse {
     fn due(&self) -> Instant {
         let state = self.state();
         if let Some(since) = state.stalled_since {
-            return since + STALL;
+            return since + self.deadlines.stall;
         }
         match state.head_since {
             // Its own deadlines end a request; the connection is only looked at again.
-            _ if state.requests > 0 => now() + REST,
-            Some(since) => since + HEAD,
-            None => state.quiet_since + REST,
+            _ if state.requests > 0 => now() + self.deadlines.rest,
+            Some(since) => since + self.deadlines.head,
+            None => state.quiet_since + self.deadlines.rest,
         }
     }
 
     /// Whether the connection has to be cut, and why.
     fn cut(&self) -> Option<Cut> {
+        let Deadlines {
+            head, rest, stall, ..
+        } = self.deadlines;
         let now = now();
         let state = self.state();
         if let Some(since) = state.stalled_since {
-            return (now >= since + STALL).then_some(Cut::Silent);
+            return (now >= since + stall).then_some(Cut::Silent);
         }
         if state.requests > 0 {
             return None;
@@ -209,10 +201,10 @@ impl Pulse {
             return Some(Cut::Silent);
         }
         match state.head_since {
-            Some(since) if now < since + HEAD => None,
+            Some(since) if now < since + head => None,
             Some(_) if state.head_began && !state.is_http2 => Some(Cut::SlowHead),
             Some(_) => Some(Cut::Silent),
-            None => (now >= state.quiet_since + REST).then_some(Cut::Silent),
+            None => (now >= state.quiet_since + rest).then_some(Cut::Silent),
         }
     }
 }
@@ -265,10 +257,10 @@ pub(super) async fn converse<S>(
     if cut == Some(Cut::SlowHead) {
         let answer = edge::slow_head_answer();
         // The client may be gone; then nobody misses the answer.
-        let _ = timeout(LINGER, stream.write_all(answer.as_bytes())).await;
+        let _ = timeout(pulse.deadlines.linger, stream.write_all(answer.as_bytes())).await;
     }
     if cut != Some(Cut::Silent) {
-        linger(stream, &pulse.closing).await;
+        linger(stream, pulse).await;
     }
 }
 
@@ -323,7 +315,7 @@ where
 }
 
 /// Says that nothing more comes, and hears the client out.
-async fn linger(mut stream: TcpStream, closing: &CancellationToken) {
+async fn linger(mut stream: TcpStream, pulse: &Pulse) {
     let hear_out = async {
         if stream.shutdown().await.is_err() {
             return;
@@ -332,8 +324,8 @@ async fn linger(mut stream: TcpStream, closing: &CancellationToken) {
         while matches!(stream.read(&mut thrown_away).await, Ok(1..)) {}
     };
     tokio::select! {
-        _ = timeout(LINGER, hear_out) => {}
-        () = closing.cancelled() => {}
+        _ = timeout(pulse.deadlines.linger, hear_out) => {}
+        () = pulse.closing.cancelled() => {}
     }
 }
 

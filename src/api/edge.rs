@@ -1,7 +1,7 @@
 //! What every request meets first and every answer carries: the request's id, its line in the log,
 //! a bound on its headers, a deadline, and the headers that tell browsers to be careful.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use axum::{
     Extension,
@@ -15,13 +15,12 @@ use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::{
+    deadlines::Deadlines,
     error::{ApiError, Problem, name_request},
     site::Site,
 };
 use crate::domain::clock::Stopwatch;
 
-/// A request must have been answered by then; what changes something goes on all the same.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Header fields of one request: several times what proxies and browsers send together.
 pub(super) const MAX_HEADERS: usize = 100;
 /// Names and values of the header fields together.
@@ -196,12 +195,15 @@ pub(super) async fn within_header_bounds(request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-pub(super) async fn within_deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+pub(super) async fn within_deadline(
+    Extension(deadlines): Extension<Deadlines>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let limit = deadlines.answer;
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            ApiError::Unavailable(format!("no answer in {} s", DEADLINE.as_secs())).into_response()
-        }
+        Err(_) => ApiError::Unavailable(format!("no answer in {limit:?}")).into_response(),
     }
 }
 

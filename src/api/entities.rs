@@ -11,11 +11,15 @@ use super::{
     List,
     error::ApiError,
     extract::{Body, Caller, Paging, PathId, Query, encode_id},
+    idempotency::NewId,
     to_the_end,
 };
 use crate::{
     app::App,
-    db::entity::{self, Entity},
+    db::{
+        DbError,
+        entity::{self, Entity},
+    },
     domain::{EntityId, ids::kind, time},
     integrations::Removed,
 };
@@ -78,6 +82,7 @@ pub(super) struct RemovedEntity {
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
+    NewId(id): NewId,
     Body(body): Body<NewEntity>,
 ) -> Result<(StatusCode, Json<Shown>), ApiError> {
     caller.require_operator()?;
@@ -89,20 +94,27 @@ pub(super) async fn create(
         ));
     }
     let row = Entity {
-        id: EntityId::new(),
+        id: id.into(),
         name: name.to_owned(),
         created_at: app.now(),
     };
-    to_the_end(&app, {
-        let (app, row) = (Arc::clone(&app), row.clone());
-        async move {
-            let tx = app.engine.db.begin().await?;
-            entity::insert(&tx, &row).await?;
-            Ok(tx.commit().await?)
+    let creating = Arc::clone(&app);
+    let created = to_the_end(&app, async move {
+        let db = &creating.engine.db;
+        let tx = db.begin().await?;
+        match entity::insert(&tx, &row).await {
+            Ok(()) => tx.commit().await?,
+            // Made by the same request, which was not answered.
+            Err(DbError::Conflict) => {
+                drop(tx);
+                return Ok(entity::find(db, row.id).await?);
+            }
+            Err(error) => return Err(error.into()),
         }
+        Ok(row)
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(row.into())))
+    Ok((StatusCode::CREATED, Json(created.into())))
 }
 
 /// List entities

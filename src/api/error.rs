@@ -1,11 +1,13 @@
 //! Errors as problem details (RFC 9457). The only place that picks status codes.
 
+use std::borrow::Cow;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::edge::{MAX_HEADER_BYTES, MAX_HEADERS};
@@ -24,18 +26,18 @@ const RETRY_AFTER: &str = "5";
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Problem details as RFC 9457 has them, with a stable code.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(super) struct Problem {
     /// Always `about:blank`: `code` says what kind of problem it is.
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: Cow<'static, str>,
     /// The name of the status.
-    title: &'static str,
+    title: Cow<'static, str>,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// What kind of problem. Stable: programs may rely on it.
-    code: &'static str,
+    code: Cow<'static, str>,
     /// What is wrong and how to mend it, for people.
     detail: String,
     /// Each field or parameter that cannot be taken. Only with 422.
@@ -53,10 +55,10 @@ impl Problem {
     pub(super) fn new(error: &ApiError) -> Self {
         let (status, code, detail) = error.parts();
         Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or_default(),
+            kind: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
-            code,
+            code: code.into(),
             detail,
             errors: match error {
                 ApiError::Invalid(errors) => Some(errors.clone()),
@@ -76,7 +78,7 @@ impl Problem {
 }
 
 /// A field of the request that cannot be taken, and how to mend it.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq, ToSchema)]
 pub struct FieldError {
     /// The field, from the body's or the query's root down.
     pub field: String,
@@ -241,8 +243,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
-        let problem = Problem::new(&self);
-        let mut response = answer_with(&problem);
+        let mut response = Problem::new(&self).into_response();
         let status = response.status();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
@@ -254,8 +255,15 @@ impl IntoResponse for ApiError {
         ) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = answer_with(&self);
         // For whoever knows the request.
-        response.extensions_mut().insert(problem);
+        response.extensions_mut().insert(self);
         response
     }
 }

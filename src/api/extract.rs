@@ -1,7 +1,7 @@
 //! What handlers take out of requests: who calls, ids, bodies and pages. Who calls comes first, so
 //! that nobody learns what is wrong with a body without a key.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::HashMap, str::FromStr, sync::Arc};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -22,7 +22,10 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use super::error::{ApiError, FieldError};
+use super::{
+    deadlines::Deadlines,
+    error::{ApiError, FieldError},
+};
 use crate::{
     app::App,
     db::{Slicing, api_key},
@@ -30,8 +33,6 @@ use crate::{
     keys,
 };
 
-/// A body must have arrived by then.
-const BODY_DEADLINE: Duration = Duration::from_secs(15);
 /// So much of a body always has room, so that a few long ones that come slowly keep nobody else from
 /// being heard.
 const SMALL_BODY_BYTES: usize = 16 * 1024;
@@ -97,7 +98,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 }
 
 /// The token of exactly one `Authorization: Bearer` header.
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {
@@ -133,7 +134,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         let is_json = is_json(request.headers());
         let (parts, body) = request.into_parts();
-        let body = read_body(app, &parts.headers, body, app.body_limit_bytes).await?;
+        let body = read_body(app, &parts, body, app.body_limit_bytes).await?;
         let body = body.bytes.as_slice();
         if body.iter().all(u8::is_ascii_whitespace) {
             return parse(serde_json::json!({})).map(Self);
@@ -147,7 +148,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     }
 }
 
-/// A body that has arrived, with the room it takes.
+/// A body that has arrived, with the room it takes. Whoever reads it before the handler leaves it
+/// with the request.
 pub struct Arrived {
     /// All of it.
     pub bytes: Vec<u8>,
@@ -158,11 +160,17 @@ pub struct Arrived {
 /// it beside the others that are being read.
 pub async fn read_body(
     app: &App,
-    headers: &HeaderMap,
+    parts: &Parts,
     body: axum::body::Body,
     limit: usize,
-) -> Result<Arrived, ApiError> {
-    let declared = headers
+) -> Result<Arc<Arrived>, ApiError> {
+    if let Some(arrived) = parts.extensions.get::<Arc<Arrived>>() {
+        return Ok(Arc::clone(arrived));
+    }
+    let deadlines = parts.extensions.get::<Deadlines>().copied();
+    let deadline = deadlines.unwrap_or_default().body;
+    let declared = parts
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
@@ -191,10 +199,10 @@ pub async fn read_body(
         }
         Ok(())
     };
-    timeout(BODY_DEADLINE, read)
+    timeout(deadline, read)
         .await
         .map_err(|_| ApiError::Timeout)??;
-    Ok(Arrived { bytes, _room: room })
+    Ok(Arc::new(Arrived { bytes, _room: room }))
 }
 
 /// A body that says nothing: `{}`, or none at all.

@@ -16,6 +16,7 @@ use super::{
     bodies::{ChangedIntegration, Check, CredentialType, NewIntegration, SetStatus},
     error::ApiError,
     extract::{Body, Caller, DataParameter, NoFields, Paging, PathId, Query, encode_id},
+    idempotency::NewId,
     to_the_end,
 };
 use crate::{
@@ -153,6 +154,7 @@ impl From<Integration> for Shown {
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
+    NewId(id): NewId,
     Body(body): Body<NewIntegration>,
 ) -> Result<(StatusCode, Json<Shown>), ApiError> {
     caller.require_entity(body.entity_id)?;
@@ -188,7 +190,7 @@ pub(super) async fn create(
         Credentials::OAuth2(credentials) => credentials.scopes.clone(),
         Credentials::Fields(_) => body.scopes.unwrap_or_default(),
     };
-    let id = IntegrationId::new();
+    let id = IntegrationId::from(id);
     let row = Integration {
         id,
         entity_id: body.entity_id,

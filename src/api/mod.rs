@@ -23,12 +23,14 @@ use crate::{app::App, db::Slice};
 mod bodies;
 mod codes;
 mod connection;
+mod deadlines;
 mod docs;
 mod edge;
 mod entities;
 mod error;
 mod extract;
 mod health;
+mod idempotency;
 mod integrations;
 mod metrics;
 mod oauth;
@@ -41,6 +43,7 @@ mod services;
 mod site;
 mod stream;
 
+pub use deadlines::Deadlines;
 pub use error::{ApiError, FieldError};
 use openapi::Outline;
 pub use openapi::document;
@@ -84,6 +87,10 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
     Router::from(every_route())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            idempotency::once,
+        ))
         .layer(middleware::from_fn(edge::within_deadline))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()

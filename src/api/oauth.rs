@@ -279,7 +279,7 @@ pub(super) async fn answer(
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -337,7 +337,7 @@ async fn decide(
     }
     let browser = cookie(request.headers(), site).ok_or(ConnectError::OtherBrowser)?;
     let (parts, body) = request.into_parts();
-    let form = read_body(app, &parts.headers, body, MAX_FORM_BYTES).await?;
+    let form = read_body(app, &parts, body, MAX_FORM_BYTES).await?;
     let form = DecisionForm::parse(&form.bytes)?;
     let deciding = Arc::clone(app);
     let decided = to_the_end(app, async move {

@@ -20,6 +20,7 @@ use super::{
     codes::CODES,
     error::{PROBLEM_JSON, Problem},
     every_route,
+    idempotency::MAX_KEY_CHARS,
 };
 
 /// The document in JSON, as it is served, printed and committed.
@@ -42,6 +43,10 @@ entity's, for which the objects of others do not exist.
 method 405.
 - **Bodies** are JSON; an empty one is `{}`. Unknown fields are refused.
 - **Errors** are problem details (RFC 9457) with a stable `code`.
+- **Repeats.** A POST with an `Idempotency-Key` has one effect and one answer, however often it is \
+sent: for 24 hours its repeats are given the first answer, with `Idempotent-Replayed: true`. After 401, \
+408, 413, 415, 429 and 5xx a repeat is carried out. A key that comes back with another body, byte for \
+byte, is 422.
 - **Request ids.** Every answer names its request in the header `X-Request-Id`, errors in their body \
 too. A request may bring its own: 1 to 64 letters, digits, `.`, `_` and `-`.";
 
@@ -102,7 +107,10 @@ fn finished(mut document: Value) -> Value {
             paths.insert("/integrations/".to_owned(), item);
         }
         for (path, item) in paths.iter_mut() {
-            for (_, operation) in item.as_object_mut().into_iter().flatten() {
+            for (method, operation) in item.as_object_mut().into_iter().flatten() {
+                if method == "post" {
+                    take_idempotency_key(operation);
+                }
                 let codes = problems(path, operation);
                 finish(operation, codes, &schemas);
             }
@@ -149,6 +157,35 @@ fn exemplify(document: &mut Value) {
     }
 }
 
+/// Says that an operation takes an `Idempotency-Key`, and how its good answers look when they are given
+/// again.
+fn take_idempotency_key(operation: &mut Value) {
+    let parameter = json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "Names this request of this caller, so that it may be repeated.",
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_KEY_CHARS,
+            "pattern": "^[!-~]([ -~]*[!-~])?$",
+        },
+    });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(parameter),
+        None => operation["parameters"] = json!([parameter]),
+    }
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if status.starts_with('2') {
+            response["headers"]["Idempotent-Replayed"] = json!({
+                "description": "Where the answer was kept from an earlier request.",
+                "schema": {"type": "string", "enum": ["true"]},
+            });
+        }
+    }
+}
+
 /// The codes of the problems that an operation may be answered with: those that follow from its
 /// shape, and those that its annotation names.
 fn problems(path: &str, operation: &Value) -> BTreeSet<&'static str> {
@@ -170,6 +207,9 @@ fn problems(path: &str, operation: &Value) -> BTreeSet<&'static str> {
         }
         if parameter["name"] == "cursor" {
             codes.insert("invalid_cursor");
+        }
+        if parameter["name"] == "Idempotency-Key" {
+            codes.extend(["idempotency_in_flight", "invalid_fields"]);
         }
     }
     for response in operation["responses"].as_object().into_iter().flatten() {

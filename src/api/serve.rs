@@ -16,6 +16,7 @@ use tower_http::normalize_path::{NormalizePath, NormalizePathLayer};
 
 use super::{
     connection::{self, Pulse},
+    deadlines::Deadlines,
     router,
     stream::Leaving,
 };
@@ -32,25 +33,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Connections without a request that are ended then.
 const SPARED_IN_NEED: usize = 16;
-/// What is under way at the end may take so long; within what the process gives all its parts.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`; requests under way are answered first, as far as that takes no longer
 /// than the grace.
 pub async fn serve(
     app: Arc<App>,
     listener: TcpListener,
+    deadlines: Deadlines,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let public_url = match &app.public_url {
         Some(url) => url.to_string(),
         None => format!("http://{}", listener.local_addr()?),
     };
-    let router = router(app, &public_url).layer(Extension(Leaving(shutdown.clone())));
+    let router = router(app, &public_url)
+        .layer(Extension(Leaving(shutdown.clone())))
+        .layer(Extension(deadlines));
     let mut open = Connections {
         // Around the router, because a path is matched before the router's own layers see it.
         service: NormalizePathLayer::trim_trailing_slash().layer(router),
         builder: Arc::new(connection::protocol()),
+        deadlines,
         tasks: JoinSet::new(),
         pulses: HashMap::new(),
         is_making_room: false,
@@ -76,7 +79,7 @@ pub async fn serve(
     }
     drop(listener);
     let all_ended = async { while open.tasks.join_next().await.is_some() {} };
-    if timeout(GRACE, all_ended).await.is_err() {
+    if timeout(deadlines.grace, all_ended).await.is_err() {
         tracing::warn!(
             connections = open.tasks.len(),
             "requests were cut off, because they took too long"
@@ -89,6 +92,7 @@ pub async fn serve(
 struct Connections {
     service: NormalizePath<Router>,
     builder: Arc<Builder<TokioExecutor>>,
+    deadlines: Deadlines,
     tasks: JoinSet<()>,
     pulses: HashMap<Id, Arc<Pulse>>,
     /// One was told to end and has not done so yet.
@@ -103,7 +107,7 @@ impl Connections {
             tracing::debug!(error = %error, "a connection was gone at once");
             return;
         }
-        let pulse = Pulse::new(closing);
+        let pulse = Pulse::new(self.deadlines, closing);
         let (service, builder) = (self.service.clone(), Arc::clone(&self.builder));
         let watched = Arc::clone(&pulse);
         let task = self.tasks.spawn(async move {

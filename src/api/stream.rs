@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
+    deadlines::Deadlines,
     error::ApiError,
     extract::{Caller, PathId},
 };
@@ -40,8 +41,6 @@ use crate::{
 
 /// How often the row is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// A comment after so long without an event, so that nobody between takes the stream for dead.
-const COMMENT: Duration = Duration::from_secs(15);
 /// Looks in a row that the database may fail to answer.
 const MAX_FAILED_LOOKS: u32 = 20;
 
@@ -104,6 +103,7 @@ pub(super) async fn stream(
     caller: Caller,
     PathId(id): PathId<kind::Run>,
     Extension(Leaving(leaving)): Extension<Leaving>,
+    Extension(deadlines): Extension<Deadlines>,
 ) -> Result<Response, ApiError> {
     let run = sync_run::find(&app.engine.db, caller.scope, id).await?;
     let place = Arc::clone(&app.streams)
@@ -119,7 +119,9 @@ pub(super) async fn stream(
         first: Some(run),
         is_over: false,
     };
-    let comments = KeepAlive::new().interval(COMMENT).text("still here");
+    let comments = KeepAlive::new()
+        .interval(deadlines.comment)
+        .text("still here");
     let mut response = Sse::new(events(watch)).keep_alive(comments).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -11,10 +11,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::say;
 use crate::{
-    api,
+    api::{self, Deadlines},
     app::{self, App, Setup},
     config::Config,
-    db::api_key,
+    db::{api_key, idempotency_key},
     domain::{Clock, SystemClock},
     sync,
     worker::{self, scheduler},
@@ -37,6 +37,7 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     .await?;
     // The folder is ours alone, so whatever was held belongs to a process that is dead.
     let freed = sync::free_abandoned(&app.engine.db, app.now(), true).await?;
+    idempotency_key::end_leases(&app.engine.db).await?;
     tracing::info!(runs = freed, http.url = address, "nucleus is up");
     let shutdown = on_signal()?;
     let tasks = TaskTracker::new();
@@ -147,7 +148,9 @@ async fn serve_and_leave(
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> anyhow::Result<()> {
-    let mut server = pin!(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+    let deadlines = Deadlines::default();
+    let server = api::serve(Arc::clone(&app), listener, deadlines, shutdown.clone());
+    let mut server = pin!(server);
     let mut served: Option<io::Result<()>> = tokio::select! {
         served = &mut server => Some(served),
         () = shutdown.cancelled() => None,

@@ -69,7 +69,9 @@ impl Flow<'_> {
             Err(error) => Err(error),
         };
         if let Err(error) = waits {
-            self.integrations.take_back(&granted.kept).await;
+            if !error.is_in_doubt() {
+                self.integrations.take_back(&granted.kept).await;
+            }
             return Err(error.into());
         }
         fail::fail_point!("connect.kept");

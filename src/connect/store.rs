@@ -58,7 +58,8 @@ impl Flow<'_> {
                 return Err(ConnectError::UsedState);
             }
             Err(error) => {
-                if from == Stage::Used {
+                let is_in_doubt = matches!(&error, ConnectError::Db(error) if error.is_in_doubt());
+                if from == Stage::Used && !is_in_doubt {
                     self.integrations.take_back(&granted.kept).await;
                 }
                 return Err(error);

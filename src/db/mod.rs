@@ -17,6 +17,7 @@ pub mod dead_letter;
 pub mod entity;
 pub mod former_integration;
 pub mod gap;
+pub mod idempotency_key;
 pub mod inspection;
 pub mod integration;
 pub mod metric_total;
@@ -67,6 +68,14 @@ pub enum DbError {
     /// Anything else.
     #[error("the database refused a statement")]
     Other(#[source] DbErr),
+}
+
+impl DbError {
+    /// Whether a transaction that ended so may have been committed all the same: nothing was heard
+    /// of its end.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
 }
 
 impl From<DbErr> for DbError {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     connect,
-    db::{DbError, integration, outbox, sync_listing},
+    db::{DbError, idempotency_key, integration, outbox, sync_listing},
     domain::{
         errors,
         sync::{Scope, Trigger},
@@ -66,6 +66,7 @@ pub async fn tick(app: &App) -> Result<Report, DbError> {
     while sync_listing::sweep(&app.engine.db, SWEEP).await? == SWEEP {}
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
     while outbox::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
+    while idempotency_key::purge(&app.engine.db, app.now(), SWEEP).await? == SWEEP {}
     let client_of = |service| app.clients.get(&service).cloned();
     if let Err(error) = connect::sweep(&app.engine, &app.integrations, client_of).await {
         tracing::error!(

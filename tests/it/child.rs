@@ -378,6 +378,27 @@ impl Api {
         answer.text().await.unwrap()
     }
 
+    /// A POST with an `Idempotency-Key`: status, body, and whether the answer was kept. `None` where
+    /// the process went away.
+    pub async fn post_under(
+        &self,
+        key: &str,
+        path: &str,
+        body: &Value,
+    ) -> Option<(u16, Value, bool)> {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(&self.key)
+            .header("content-type", "application/json")
+            .header("idempotency-key", key)
+            .body(body.to_string());
+        let response = request.send().await.ok()?;
+        let replayed = response.headers().contains_key("idempotent-replayed");
+        let (status, body) = contract::read("POST", path, response).await.ok()?;
+        Some((status, serde_json::from_slice(&body).unwrap(), replayed))
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         let (status, body) = self.try_send("GET", path, None).await.unwrap();
         assert_eq!(status, 200, "GET {path}: {body}");

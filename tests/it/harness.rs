@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use nucleus::{
-    api,
+    api::{self, Deadlines},
     app::{App, Setup},
     config::Config,
     demo::{Mailbox, Method, Options, StandIn},
@@ -72,6 +72,7 @@ pub struct Setting {
     pub options: Options,
     pub variables: HashMap<&'static str, String>,
     pub left_out: Vec<&'static str>,
+    pub deadlines: Deadlines,
 }
 
 impl Setting {
@@ -81,12 +82,19 @@ impl Setting {
             options: Options::default(),
             variables: HashMap::new(),
             left_out: Vec::new(),
+            deadlines: Deadlines::default(),
         }
     }
 
     /// Leaves a variable out that is set otherwise.
     pub fn without(mut self, name: &'static str) -> Self {
         self.left_out.push(name);
+        self
+    }
+
+    /// Lets the server wait otherwise.
+    pub fn deadlines(mut self, change: impl FnOnce(&mut Deadlines)) -> Self {
+        change(&mut self.deadlines);
         self
     }
 
@@ -114,7 +122,8 @@ pub struct TestApp {
     pub url: String,
     pub shutdown: CancellationToken,
     variables: HashMap<String, String>,
-    http: reqwest::Client,
+    deadlines: Deadlines,
+    pub http: reqwest::Client,
 }
 
 impl TestApp {
@@ -137,7 +146,7 @@ impl TestApp {
         for name in setting.left_out {
             variables.remove(name);
         }
-        let served = Served::start(&variables, &folder, shared).await;
+        let served = Served::start(&variables, &folder, setting.deadlines, shared).await;
         Self {
             app: served.app,
             google,
@@ -146,6 +155,7 @@ impl TestApp {
             url: served.url,
             shutdown: served.shutdown,
             variables,
+            deadlines: setting.deadlines,
             http: client(),
         }
     }
@@ -153,7 +163,8 @@ impl TestApp {
     /// Starts the program anew on the same folder, as after a kill: what was held is freed.
     pub async fn restart(&mut self) {
         self.shutdown.cancel();
-        let served = Served::start(&self.variables, &self.folder, self.clock.clone()).await;
+        let clock = self.clock.clone();
+        let served = Served::start(&self.variables, &self.folder, self.deadlines, clock).await;
         sync::free_abandoned(&served.app.engine.db, served.app.now(), true)
             .await
             .unwrap();
@@ -429,14 +440,15 @@ impl Served {
     async fn start(
         variables: &HashMap<String, String>,
         folder: &TempDir,
+        deadlines: Deadlines,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let app = build(variables, folder, clock).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        app.tasks
-            .spawn(api::serve(Arc::clone(&app), listener, shutdown.clone()));
+        let server = api::serve(Arc::clone(&app), listener, deadlines, shutdown.clone());
+        app.tasks.spawn(server);
         Self { app, url, shutdown }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use nix::sys::signal::Signal;
 use nucleus::demo::{Method, generate};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     child::{Api, Child, PATIENCE, Server, World, happens, moment},
@@ -30,7 +30,7 @@ const COST_OF_A_KILL: usize = 100 + 16 + 32 + 16 + 16 + 8;
     clippy::print_stdout,
     reason = "the tester's own variable, not the program's, and the tester's own screen"
 )]
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var("NUCLEUS_SEED").ok();
     let seed = given.map_or_else(rand::random, |text| text.parse().unwrap());
     println!("NUCLEUS_SEED={seed}");
@@ -229,12 +229,17 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
         "connect.kept",
         "connect.commit",
         "connect.connected",
+        "idempotency.claimed",
+        "idempotency.carried_out",
+        "idempotency.kept",
     ] {
         assert!(points.contains(point), "the source lacks {point}");
     }
     for point in &points {
         match point.split_once('.').unwrap().0 {
+            "idempotency" => abort_under_a_key(point).await,
             "secret" => {
+                abort_under_a_key(point).await;
                 abort_while_connecting(point).await;
                 abort_in_a_browsers_flow(point).await;
             }
@@ -352,6 +357,62 @@ async fn abort_while_connecting(point: &str) {
     assert_eq!(server.api.ended(&run).await["status"], "success");
     world.assert_matches_ledger(&server.api, integration).await;
     server.stop().await;
+}
+
+/// A client that was cut off repeats its request, and finds one thing made, with what belongs to it.
+async fn abort_under_a_key(point: &str) {
+    let world = World::new(generate::bench_mailbox(20, 600)).await;
+    if point.starts_with("idempotency.") {
+        let mut server = start_with_crash(&world, point, 0).await;
+        let body = json!({"name": "Ada"});
+        let answer = server.api.post_under("k", "/entities", &body).await;
+        assert_eq!(answer, None, "{point}");
+        assert_crashes(&mut server, point).await;
+        let server = world.listen("up").await;
+        let made = repeat(&server.api, "/entities", &body, point).await;
+        assert_eq!(server.api.all("/entities").await, [made], "{point}");
+        server.stop().await;
+    }
+    let server = world.listen("up").await;
+    let entity = server.api.entity().await;
+    let body = Api::connection(&world, &entity);
+    server.stop().await;
+    let mut server = start_with_crash(&world, point, 0).await;
+    let answer = server.api.post_under("k", "/integrations/", &body).await;
+    assert_eq!(answer, None, "{point}");
+    assert_crashes(&mut server, point).await;
+    let server = world.listen("up").await;
+    let made = repeat(&server.api, "/integrations/", &body, point).await;
+    let all = server.api.all("/integrations").await;
+    assert_eq!(all, std::slice::from_ref(&made), "{point}");
+    let integration = made["id"].as_str().unwrap();
+    let run = server.api.sync(integration).await;
+    assert_eq!(server.api.ended(&run).await["status"], "success", "{point}");
+    let mut database = world.database().await;
+    let announced: i64 = sqlx::query_scalar("SELECT count(*) FROM secret_intents")
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    // What an abort left of a first attempt is announced to the sweep.
+    assert_eq!(
+        announced,
+        i64::from(point.starts_with("secret.")),
+        "{point}"
+    );
+    let versions = versions_in(&world.data_dir().join("vault"));
+    let left_over = usize::from(point == "secret.put");
+    assert_eq!(versions, 1 + left_over, "{point}");
+    server.stop().await;
+}
+
+/// Repeats a request that was cut off: it is carried out, or was; and its answer stays the same.
+async fn repeat(api: &Api, path: &str, body: &Value, point: &str) -> Value {
+    let (status, made, replayed) = api.post_under("k", path, body).await.unwrap();
+    assert_eq!(status, 201, "{point}: {made}");
+    assert_eq!(replayed, point == "idempotency.kept", "{point}");
+    let again = api.post_under("k", path, body).await;
+    assert_eq!(again, Some((201, made.clone(), true)), "{point}");
+    made
 }
 
 /// The account is connected already, and connected again: whatever the abort leaves, the connection

@@ -33,6 +33,7 @@ mod quota;
 mod readme;
 mod real_mail;
 mod removal;
+mod repeats;
 mod request_lines;
 mod resync;
 mod schemas;

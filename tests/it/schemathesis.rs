@@ -211,8 +211,14 @@ impl Ids {
         // What may go.
         let spare_entity = api.entity().await;
         let spare = api.connect(world).await;
+        // It would go with its entity.
+        let path = format!("/integrations/{spare}");
+        let owner = api.get(&path).await["entity_id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let known = [
-            ("entity", vec![entity]),
+            ("entity", vec![entity, owner]),
             ("integration", vec![integration]),
             ("run", vec![run]),
             ("record", records),

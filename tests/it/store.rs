@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod idempotency;
 mod indexes;
 mod integrations;
 mod integrations_state;

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{roles, say};
 use crate::{
-    api,
+    api::{self, Deadlines},
     app::{self, App, Setup},
     config::Config,
     demo::{Consent, Mailbox, Options, StandIn, generate, mbox},
@@ -92,7 +92,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(app: Arc<App>, listener: TcpListener, shutdown: CancellationToken) {
-    if let Err(error) = api::serve(app, listener, shutdown).await {
+    if let Err(error) = api::serve(app, listener, Deadlines::default(), shutdown).await {
         tracing::error!(error = %error, "the server failed");
     }
 }

@@ -4,7 +4,11 @@ use nucleus::{app, db::api_key};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::{ask, assert_is_problem, bearer, key_of, start};
+use super::{
+    ask, assert_is_problem, bearer,
+    good_requests::{self, Watch},
+    key_of, start,
+};
 use crate::{contract::operations, harness::OPERATOR_KEY};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,54 +26,113 @@ async fn a_request_needs_exactly_one_good_bearer_header() {
         let answer = ask(&app, "GET", "/integrations", &headers, b"").await;
         assert_eq!(answer.status, 200, "{value:?}: {answer:?}");
     }
-    let good = bearer(OPERATOR_KEY);
-    let good = good.as_str();
-    let longer = format!("{good}x");
-    let shorter = &good[..good.len() - 1];
-    let twice = format!("{good}, {good}");
-    let basic = format!("Basic {OPERATOR_KEY}");
-    let wrong: &[&[&str]] = &[
-        &[],
+}
+
+/// The values of the `Authorization` headers of requests that are nobody's.
+fn nobodys_headers(entity_key: &str) -> Vec<Vec<String>> {
+    let operator = bearer(OPERATOR_KEY);
+    let entity = bearer(entity_key);
+    let own = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
+    let mut headers: Vec<Vec<String>> = [
+        &[][..],
+        // Blank.
         &[""],
+        &[" "],
         &["Bearer"],
         &["Bearer "],
         &["Bearer \t "],
+        // Doubled.
+        &[&operator, &operator],
+        &[&operator, &entity],
+        &[&entity, &operator],
+        &[&operator, ""],
+        &["", &operator],
+        &[&operator, "Basic eDp4"],
+        // Wrong.
         &[OPERATOR_KEY],
-        &[&basic],
         &["Bearer null"],
         &["Bearer undefined"],
+        &["Bearer operator"],
         &["Bearer nk_"],
         &["Bearer nk_0000000000000000000000000000000000"],
         &["Bearer ' OR 1=1 --"],
-        &[&longer],
-        &[shorter],
-        &[&twice],
-        &[good, good],
-        &[good, ""],
-        &["", good],
         &["Bearer \u{fc}"],
-    ];
-    for values in wrong {
-        let headers: Vec<_> = values
-            .iter()
-            .map(|value| ("authorization", *value))
-            .collect();
-        let answer = ask(&app, "GET", "/integrations", &headers, b"").await;
-        answer.assert_problem(401, "unauthorized");
-        assert_eq!(
-            answer.header("www-authenticate"),
-            Some("Bearer"),
-            "{values:?}"
-        );
-    }
-    // Keys are taken from the header alone.
-    for path in [
-        format!("/integrations?access_token={OPERATOR_KEY}"),
-        format!("/integrations?key={OPERATOR_KEY}"),
+    ]
+    .into_iter()
+    .map(own)
+    .collect();
+    for value in [
+        format!("{operator}x"),
+        format!("x{operator}"),
+        operator[..operator.len() - 1].to_owned(),
+        format!("{operator}, {operator}"),
+        format!("{operator},"),
+        format!("Basic {OPERATOR_KEY}"),
+        format!("Token {OPERATOR_KEY}"),
+        format!("Bearer={OPERATOR_KEY}"),
+        format!("Bearer \"{OPERATOR_KEY}\""),
+        format!("Bearer Bearer {OPERATOR_KEY}"),
     ] {
-        let answer = ask(&app, "GET", &path, &[("x-api-key", OPERATOR_KEY)], b"").await;
-        answer.assert_problem(401, "unauthorized");
+        headers.push(vec![value]);
     }
+    headers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_no_route_is_there_an_identity_to_fall_back_on() {
+    let (app, good) = good_requests::start().await;
+    let entity = app.entity().await;
+    let key = key_of(&app, &entity).await;
+    // Keys are taken from the header alone.
+    let query = format!("access_token={OPERATOR_KEY}&key={OPERATOR_KEY}&api_key={key}");
+    let elsewhere = [
+        ("x-api-key", OPERATOR_KEY),
+        ("x-authorization", &bearer(OPERATOR_KEY)),
+        ("proxy-authorization", &bearer(OPERATOR_KEY)),
+        ("x-forwarded-user", "operator"),
+        ("cookie", &format!("authorization=Bearer {OPERATOR_KEY}")),
+        ("content-type", "application/json"),
+        ("idempotency-key", "k"),
+    ];
+    let mut watch = Watch::begin(&app).await;
+    let mut refused = 0;
+    for operation in operations().iter().filter(|o| o.is_for_callers()) {
+        let request = good
+            .iter()
+            .find(|good| (good.method, good.route) == (&operation.method, &operation.path));
+        let (path, body) = match request {
+            Some(good) => (good.path.clone(), good.body.to_string()),
+            None => (operation.at(&entity), String::new()),
+        };
+        for values in nobodys_headers(&key) {
+            let values = values.iter().map(|value| ("authorization", value.as_str()));
+            let headers: Vec<_> = values.chain(elsewhere).collect();
+            let path = format!("{path}?{query}");
+            let answer = ask(&app, &operation.method, &path, &headers, body.as_bytes()).await;
+            answer.assert_problem(401, "unauthorized");
+            let challenge = answer.header("www-authenticate");
+            assert_eq!(challenge, Some("Bearer"), "{path}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 500, "{refused}");
+    assert!(
+        !watch.has_seen(&app).await,
+        "something was done all the same"
+    );
+    // Where nobody has to say who they are, a wrong word is no harm and no help.
+    for operation in operations() {
+        if operation.is_for_callers() || operation.is_callback() {
+            continue;
+        }
+        for values in nobodys_headers(&key) {
+            let values = values.iter().map(|value| ("authorization", value.as_str()));
+            let headers: Vec<_> = values.collect();
+            let answer = ask(&app, &operation.method, &operation.at("x"), &headers, b"").await;
+            assert_eq!(answer.status, 200, "{}", operation.path);
+        }
+    }
+    app.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    NOBODY, ask, assert_is_problem, bearer, exchange, fields, request, scoping::routes, start,
+    NOBODY, ask, assert_is_problem, bearer, exchange, fields,
+    good_requests::{self, GoodRequest, Watch},
+    request,
+    scoping::routes,
+    start,
 };
 use crate::{
     contract::operations,
@@ -26,32 +30,60 @@ async fn post(app: &TestApp, path: &str, kind: (&str, &str), body: &[u8]) -> sup
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_must_be_said_to_be_json() {
-    let app = start().await;
-    let body = br#"{"name": "x"}"#;
-    for kind in [
+    let (app, requests) = good_requests::start().await;
+    let key = bearer(OPERATOR_KEY);
+    let send = async |good: &GoodRequest, headers: &[(&str, &str)]| {
+        let headers = [&[("authorization", key.as_str())], headers].concat();
+        let body = good.body.to_string();
+        ask(&app, good.method, &good.path, &headers, body.as_bytes()).await
+    };
+    let mut watch = Watch::begin(&app).await;
+    let mut refused = 0;
+    for good in &requests {
+        for kind in [
+            "text/plain",
+            "text/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/octet-stream",
+            "application/jsonp",
+            "application/json5",
+            "application/vnd.api+json",
+            "application/xml, application/json",
+            "*/*",
+            "json",
+            ";application/json",
+            "",
+        ] {
+            // The form of the page that asks for a confirmation is sent to the same path.
+            if good.route.ends_with("/callback") && kind == "application/x-www-form-urlencoded" {
+                continue;
+            }
+            let answer = send(good, &[("content-type", kind)]).await;
+            answer.assert_problem(415, "unsupported_media_type");
+            refused += 1;
+        }
+        let answer = send(good, &[]).await;
+        answer.assert_problem(415, "unsupported_media_type");
+    }
+    assert!(refused >= 100, "{refused}");
+    assert!(
+        !watch.has_seen(&app).await,
+        "something was done all the same"
+    );
+    let good_kinds = [
         "application/json",
         "application/json; charset=utf-8",
         "Application/JSON ;q=1",
-    ] {
-        let answer = post(&app, "/entities", ("content-type", kind), body).await;
-        assert_eq!(answer.status, 201, "{kind}: {answer:?}");
+    ];
+    for (number, good) in requests.iter().enumerate() {
+        let kind = good_kinds[number % good_kinds.len()];
+        let answer = send(good, &[("content-type", kind)]).await;
+        let (method, path) = (good.method, &good.path);
+        assert_eq!(answer.status, good.status, "{method} {path}: {answer:?}");
     }
-    for kind in [
-        "text/plain",
-        "text/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "application/jsonp",
-        "application/xml, application/json",
-        "json",
-        "",
-    ] {
-        let answer = post(&app, "/entities", ("content-type", kind), body).await;
-        answer.assert_problem(415, "unsupported_media_type");
-    }
-    let answer = post(&app, "/entities", ("x-nothing", "here"), body).await;
-    answer.assert_problem(415, "unsupported_media_type");
-    assert_eq!(app.all("/entities").await.len(), 3);
+    assert!(watch.has_seen(&app).await);
+    app.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,9 @@
 
 use nucleus::{
     db::{
-        Db, Slicing, gap, integration,
+        Db, Slicing, gap,
+        idempotency_key::{self, Claim, Keyed, Standing},
+        integration,
         integration::Filter,
         outbox, overview, raw_data, sync_listing,
         sync_run::{self, WorkerId},
@@ -217,6 +219,52 @@ async fn runs_and_what_they_leave_are_found_by_index() {
     .await;
     uses(&test, "sync_gaps_open", async |db| {
         gap::open(db, row.id, RunId::new(), 50).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_under_a_key_are_found_by_index() {
+    let test = database().await;
+    test.sql(
+        "INSERT INTO idempotency_keys (id, caller, method, path, idempotency_key, fingerprint, fence,
+                lease_until, created_at)
+            SELECT gen_random_uuid(), 'operator', 'POST', '/entities', 'k' || number, 'f', 1, 1,
+                timestamptz '2026-09-21' + number * interval '1 minute'
+            FROM generate_series(1, 8000) AS number;
+         ANALYZE idempotency_keys",
+    )
+    .await;
+    let keyed = Keyed {
+        caller: "operator".into(),
+        method: "POST".into(),
+        path: "/entities".into(),
+        key: "k7".into(),
+        fingerprint: "f".into(),
+    };
+    let by_key = "idempotency_keys_caller_method_path_idempotency_key_key";
+    uses(&test, by_key, async |db| {
+        let found = idempotency_key::look(db, &keyed, at(0)).await.unwrap();
+        assert_eq!(found, Standing::Free);
+    })
+    .await;
+    uses(&test, by_key, async |db| {
+        let lease = std::time::Duration::from_secs(60);
+        let claim = idempotency_key::claim(db, &keyed, at(0), lease).await;
+        assert_eq!(claim.unwrap().unwrap().fence, 2);
+    })
+    .await;
+    uses(&test, "idempotency_keys_pkey", async |db| {
+        let claim = Claim {
+            id: uuid::Uuid::now_v7(),
+            fence: 1,
+        };
+        idempotency_key::free(db, claim).await.unwrap();
+    })
+    .await;
+    uses(&test, "idempotency_keys_created_at", async |db| {
+        let later = at(0) + idempotency_key::KEPT;
+        idempotency_key::purge(db, later, 5).await.unwrap();
     })
     .await;
 }
