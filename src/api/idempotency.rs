@@ -38,9 +38,9 @@ use crate::{
 };
 
 /// Names a request; its repeats bring the same.
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer was kept.
-pub(super) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Longest key, in characters.
 pub(super) const MAX_KEY_CHARS: usize = 255;
 /// What the table holds of a path. A longer one names nothing.
@@ -114,6 +114,8 @@ async fn under_key(
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
             key,
+            // An operator whose key was changed since is refused as with another body, and told the
+            // right thing: to take another key.
             fingerprint: keys::fingerprint(&token, meant(&arrived.bytes)),
         },
         token: token.into(),
