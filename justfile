@@ -22,6 +22,10 @@ test *filter:
 derived:
     NUCLEUS_SCHEMATHESIS_EXAMPLES=300 scripts/test schemathesis
 
+# Let 2,000 clients hang up in the middle of a request
+hang-ups:
+    NUCLEUS_HANG_UPS=2000 scripts/test hang_up
+
 # Run everything in one process
 up *arguments:
     cargo run --release -- up "$@"

@@ -1,7 +1,8 @@
 //! Clients that hang up in the middle: what a request changes is done whole or not at all, and who
 //! repeats it under its key finds it done once.
 //!
-//! `NUCLEUS_HANG_UPS` says how many clients hang up; 2,000 are the full run.
+//! `NUCLEUS_HANG_UPS` says how many clients hang up; 2,000 are the full run. `NUCLEUS_SEED` says when
+//! they do; the seed is printed.
 
 use std::{collections::BTreeSet, time::Duration};
 

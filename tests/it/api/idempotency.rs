@@ -447,6 +447,22 @@ async fn the_answer_is_kept_for_a_client_that_has_hung_up_or_was_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_longest_body_has_room_under_a_key_too() {
+    let app = Setting::new(Mailbox::new(OWNER, 1))
+        .variable("NUCLEUS_HTTP__BODY_LIMIT_BYTES", "67108864")
+        .start()
+        .await;
+    let mut body = r#"{"name": "Ada"}"#.to_owned();
+    body.push_str(&" ".repeat(67_108_864 - body.len()));
+    let (first, _) = post(&app, "k", "/entities", &body).await;
+    assert_eq!(first.status, 201, "{first:?}");
+    assert_eq!(post(&app, "k", "/entities", &body).await, (first, true));
+    body.pop();
+    let (given, _) = post(&app, "k", "/entities", &body).await;
+    assert_eq!(given.status, 422, "{given:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_kept_for_a_day() {
     let app = start().await;
     let name = r#"{"name": "Ada"}"#;
