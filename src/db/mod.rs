@@ -285,6 +285,11 @@ fn options(url: &str, max_connections: u32) -> ConnectOptions {
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
+        // sqlx 0.9 tends old connections by a task that counts idle ones. The count can be taken while
+        // it is below zero for a moment, and then the task never ends and holds a thread. A connection
+        // is asked whether it lives before it is lent, so none has to be tended.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .sqlx_logging(false)
         .set_schema_search_path("dna")
         .map_sqlx_sqlite_opts(|sqlite| {

@@ -88,7 +88,9 @@ async fn under_a_lower_limit_it_is_refused_in_one_burst_only() {
             refusals.len() - last > 400,
             "{style:?}: refused at call {last}"
         );
-        assert!((180..=400).contains(&seconds), "{style:?}: {seconds} s");
+        // Which of the calls in flight are refused decides how far the rate is lowered, and so whether it
+        // takes six minutes or seven.
+        assert!((180..=480).contains(&seconds), "{style:?}: {seconds} s");
     }
 }
 
