@@ -100,7 +100,8 @@ impl Flow<'_> {
                 self.not_over(&session)?;
                 return self.confirmation(&session).await.map(Taken::Confirm);
             }
-            (Stage::Connected, Bearer::Browser(_)) => {
+            // Where a key finished the flow, no browser has anything to look at.
+            (Stage::Connected, Bearer::Browser(_)) if session.browser_hash.is_some() => {
                 return self.connected_before(session).await.map(Taken::Connected);
             }
             _ => return Err(ConnectError::UsedState),

@@ -98,6 +98,16 @@ fn parts(answer: &str) -> (String, String) {
     (take("state"), take("code"))
 }
 
+/// The page that asks for a confirmation: the browser that shows it, the answer of the service that
+/// leads there, and the page.
+async fn question(app: &TestApp, entity: &str) -> (Browser, String, Answer) {
+    let begun = begin(app, entity).await;
+    let answer = consent(app, &begun, &Consent::default()).await;
+    let mut browser = Browser::default();
+    let page = browser.open(app, &answer).await;
+    (browser, answer, page)
+}
+
 /// Connects the account that the person chooses, through the page that asks for a confirmation.
 async fn connect(app: &TestApp, entity: &str, choice: &Consent) -> Answer {
     let begun = begin(app, entity).await;
@@ -229,6 +239,11 @@ async fn a_program_with_a_key_of_the_entity_finishes_at_once() {
     // The state is good for one answer.
     let (status, again) = app.send_as(Some(&key), "POST", path, Some(body)).await;
     assert_eq!((status, &again["code"]), (409, &json!("state_used")));
+    // Nor does a browser that has the answer learn whose account was connected.
+    let answer = format!("{}{path}?state={state}&code={code}", app.url);
+    let told = Browser::default().open(&app, &answer).await;
+    assert_eq!(told.status, 409, "{told:?}");
+    assert!(!told.text.contains(&owner(&app)), "{told:?}");
     app.drain().await;
     app.assert_matches_ledger(connected["id"].as_str().unwrap())
         .await;
@@ -333,10 +348,7 @@ async fn the_same_account_again_keeps_its_records_and_another_is_refused() {
 async fn the_question_outlives_a_restart() {
     let mut app = with_mail().await;
     let entity = app.entity().await;
-    let begun = begin(&app, &entity).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, _, page) = question(&app, &entity).await;
     let before = app.url.clone();
     app.restart().await;
     let page = Answer {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use nucleus::demo::{Consent, Fault, Match, Method};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    super::{ask, bearer, key_of},
-    Browser, assert_nothing_is_left, begin, connect, consent, integrations, parts, with_mail,
+    super::{ask, key_of},
+    Browser, assert_nothing_is_left, begin, connect, consent, integrations, parts, question,
+    with_mail,
 };
-use crate::harness::{OPERATOR_KEY, TestApp};
+use crate::harness::TestApp;
 
 const CALLBACK: &str = "/integrations/gmail/oauth/callback";
 
@@ -186,10 +187,7 @@ async fn another_entitys_state_does_not_exist() {
 async fn the_question_is_answered_in_the_browser_that_was_asked_and_on_its_page() {
     let app = with_mail().await;
     let entity = app.entity().await;
-    let begun = begin(&app, &entity).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, answer, page) = question(&app, &entity).await;
     // Somebody else, who knows the form.
     let mut stranger = Browser::default();
     assert_eq!(stranger.decide(&app, &page, "connect").await.status, 409);
@@ -335,23 +333,9 @@ async fn a_key_of_the_operator_is_needed_for_anybody_elses_flow() {
         )
         .await;
     let (state, code) = parts(&consent(&app, &begun, &Consent::default()).await);
-    let body: Value = json!({"state": state, "code": code});
-    let headers = [
-        ("authorization", bearer(OPERATOR_KEY)),
-        ("content-type", "application/json".to_owned()),
-    ];
-    let headers = headers
-        .each_ref()
-        .map(|(name, value)| (*name, value.as_str()));
-    let answer = ask(
-        &app,
-        "POST",
-        CALLBACK,
-        &headers,
-        body.to_string().as_bytes(),
-    )
-    .await;
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let body = json!({"state": state, "code": code});
+    let (status, connected) = app.send("POST", CALLBACK, Some(body)).await;
+    assert_eq!(status, 201, "{connected}");
     app.drain().await;
     // An answer without an issuer is taken: not every server names itself.
     app.google

@@ -6,11 +6,11 @@ use nucleus::demo::{Consent, Fault, Match, Method};
 use serde_json::json;
 
 use super::{
-    super::{Answer, ask, bearer, versions},
-    Browser, assert_nothing_is_left, begin, connect, consent, integrations, owner, parts,
+    super::{assert_is_problem, versions},
+    Browser, assert_nothing_is_left, begin, connect, consent, integrations, owner, parts, question,
     with_mail,
 };
-use crate::harness::{OPERATOR_KEY, TestApp};
+use crate::harness::TestApp;
 
 /// Begins a flow that is to end at a page of an application.
 async fn begin_with_return(app: &TestApp, entity: &str) -> serde_json::Value {
@@ -72,10 +72,7 @@ async fn who_unticks_what_is_needed_is_told_what_it_was() {
 async fn cancelling_the_question_gives_the_grant_back() {
     let app = with_mail().await;
     let entity = app.entity().await;
-    let begun = begin(&app, &entity).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, _, page) = question(&app, &entity).await;
     assert_eq!(versions(&app).len(), 1);
     let cancelled = browser.decide(&app, &page, "cancel").await;
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
@@ -93,10 +90,7 @@ async fn a_grant_that_somebody_lives_on_is_not_given_back() {
     connect(&app, &first, &Consent::default()).await;
     app.drain().await;
     let second = app.entity().await;
-    let begun = begin(&app, &second).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, _, page) = question(&app, &second).await;
     browser.decide(&app, &page, "cancel").await;
     assert_eq!(app.calls(Method::Revoke), 0);
     assert_eq!(versions(&app).len(), 1);
@@ -111,10 +105,7 @@ async fn a_grant_that_somebody_lives_on_is_not_given_back() {
 async fn a_question_that_nobody_answers_ends_by_itself() {
     let app = with_mail().await;
     let entity = app.entity().await;
-    let begun = begin(&app, &entity).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, answer, page) = question(&app, &entity).await;
     app.clock.advance(TimeDelta::minutes(11));
     let late = browser.decide(&app, &page, "connect").await;
     assert_eq!(late.status, 409, "{late:?}");
@@ -137,10 +128,7 @@ async fn a_question_that_nobody_answers_ends_by_itself() {
 async fn an_entity_that_is_removed_meanwhile_gets_no_account() {
     let app = with_mail().await;
     let entity = app.entity().await;
-    let begun = begin(&app, &entity).await;
-    let answer = consent(&app, &begun, &Consent::default()).await;
-    let mut browser = Browser::default();
-    let page = browser.open(&app, &answer).await;
+    let (mut browser, _, page) = question(&app, &entity).await;
     app.send("DELETE", &format!("/entities/{entity}"), None)
         .await;
     let late = browser.decide(&app, &page, "connect").await;
@@ -261,16 +249,10 @@ async fn a_program_is_told_the_same_as_problems() {
         let begun = begin(&app, &entity).await;
         let (state, code_given) = parts(&consent(&app, &begun, &Consent::default()).await);
         app.google.inject(Match::method(Method::Token), fault);
-        let body = json!({"state": state, "code": code_given}).to_string();
-        let headers = [
-            ("authorization", bearer(OPERATOR_KEY)),
-            ("content-type", "application/json".to_owned()),
-        ];
-        let headers = headers
-            .each_ref()
-            .map(|(name, value)| (*name, value.as_str()));
-        let answer: Answer = ask(&app, "POST", path, &headers, body.as_bytes()).await;
-        answer.assert_problem(status, code);
+        let body = json!({"state": state, "code": code_given});
+        let (given, problem) = app.send("POST", path, Some(body)).await;
+        assert_eq!(given, status, "{problem}");
+        assert_is_problem(&problem, status, code);
     }
     assert_nothing_is_left(&app).await;
 }
