@@ -9,7 +9,6 @@ pub mod connectors;
 pub mod db;
 pub mod demo;
 pub mod domain;
-pub mod email;
 pub mod integrations;
 pub mod keys;
 pub mod loops;

@@ -15,10 +15,7 @@ use super::{
     api::place,
     history::hidden,
 };
-use crate::{
-    domain::{IntegrationId, record::Record, sync::SkipReason, time},
-    email,
-};
+use crate::domain::{IntegrationId, record::Record, sync::SkipReason, time};
 
 /// Whether Gmail pads its base64url is not documented and reports differ, so both are taken.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -27,13 +27,11 @@ mod text;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use mail_parser::{HeaderName, Message, MessageParser, PartType};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::domain::time::rfc3339;
 
 /// Longest raw message that is read, in bytes; what follows is left out. Gmail's own cap for one message is lower.
 pub const MAX_RAW_BYTES: usize = 64 << 20;
@@ -263,7 +261,7 @@ impl ParsedEmail {
             "cc": self.cc,
             "bcc": self.bcc,
             "reply_to": self.reply_to,
-            "date": self.date.map(rfc3339),
+            "date": self.date.map(|date| date.to_rfc3339_opts(SecondsFormat::Micros, true)),
             "message_id": self.message_id,
             "in_reply_to": self.in_reply_to,
             "references": self.references,

@@ -43,7 +43,7 @@ fn messages(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/email")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
 #[test]
