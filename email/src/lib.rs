@@ -6,9 +6,10 @@
 //! or execute anything a mail contains.
 //!
 //! Reading order: `guard` (what the parser may see) → `headers` → `body` (which part is the text, attachments) →
-//! `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`.
+//! `charset` (bytes of a part to text) → `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`.
 
 mod body;
+mod charset;
 #[cfg(test)]
 mod corpus_tests;
 mod guard;
