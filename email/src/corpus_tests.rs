@@ -34,7 +34,10 @@ fn messages(folder: &Path) -> Vec<(String, Vec<u8>)> {
                     let contents = message.unwrap().unwrap_contents();
                     found.push((format!("{name}#{number}"), contents));
                 }
-            } else if current.join("README.md") != path && !name.ends_with(".gitattributes") {
+            } else if current.join("README.md") != path
+                && !name.ends_with(".gitattributes")
+                && !name.ends_with(".json")
+            {
                 found.push((name, fs::read(&path).unwrap()));
             }
         }
