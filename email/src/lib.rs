@@ -11,6 +11,8 @@
 mod body;
 mod charset;
 #[cfg(test)]
+mod charset_tests;
+#[cfg(test)]
 mod corpus_tests;
 mod guard;
 mod headers;
@@ -19,6 +21,7 @@ mod layout;
 mod notes;
 mod reply;
 mod scan;
+mod shifted;
 mod style;
 mod tags;
 #[cfg(test)]
