@@ -2,7 +2,6 @@
 //! content of an attachment.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mail_parser::{Encoding, Message, MessagePart, MimeHeaders, PartType};
 
@@ -10,8 +9,8 @@ use super::charset::decode;
 use super::guard::HIDDEN_SUBTYPE;
 use super::scan::{Scan, scan};
 use super::{
-    Attachment, MAX_ATTACHMENTS, MAX_BODY_PARTS, MAX_HEADER_BYTES, MAX_HTML_BYTES, PARSER,
-    ParsedEmail, WarningCode, Warnings, headers, html, notes, text,
+    Attachment, MAX_ATTACHMENTS, MAX_BODY_PARTS, MAX_HTML_BYTES, ParsedEmail, WarningCode,
+    Warnings, headers, html, notes, parameters, text,
 };
 
 /// A plain text shorter than this, in bytes, may be a mere hint to look at the HTML.
@@ -259,9 +258,7 @@ fn attachments(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Wa
         let size = match &part.body {
             PartType::Message(nested) => {
                 "message/rfc822".clone_into(&mut mime_type);
-                subject = nested
-                    .subject()
-                    .and_then(|raw| headers::field(raw, warnings));
+                subject = headers::subject(nested, warnings);
                 match part.encoding {
                     Encoding::None => {
                         part.raw_end_offset().saturating_sub(part.raw_body_offset()) as usize
@@ -271,15 +268,13 @@ fn attachments(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Wa
             }
             _ if mime_type == format!("message/{HIDDEN_SUBTYPE}") => {
                 "message/rfc822".clone_into(&mut mime_type);
-                subject =
-                    hidden_subject(part.contents()).and_then(|raw| headers::field(&raw, warnings));
+                subject = headers::subject_of(part.contents(), None, warnings);
                 part.contents().len()
             }
             _ => part.contents().len(),
         };
-        let name = part
-            .attachment_name()
-            .and_then(|raw| file_name(raw, warnings));
+        let name = parameters::file_name(message, part, warnings)
+            .and_then(|raw| file_name(&raw, warnings));
         email.attachments.push(Attachment {
             filename: name.or(subject),
             mime_type,
@@ -289,13 +284,6 @@ fn attachments(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Wa
                 .and_then(|raw| headers::field(raw, warnings)),
         });
     }
-}
-
-/// The subject of an attached message that was kept from the parser: only its header is read.
-fn hidden_subject(contents: &[u8]) -> Option<String> {
-    let head = &contents[..contents.len().min(MAX_HEADER_BYTES)];
-    let parsed = catch_unwind(AssertUnwindSafe(|| PARSER.parse_headers(head))).ok()??;
-    parsed.subject().map(str::to_owned)
 }
 
 fn media_type(part: &MessagePart<'_>) -> String {

@@ -7,8 +7,6 @@
 use std::borrow::Cow;
 use std::io::BufRead;
 
-use mail_parser::decoders::charsets::map::charset_decoder;
-
 use super::{MAX_HEADER_BYTES, MAX_RAW_BYTES, WarningCode, Warnings};
 
 /// Boundaries × bytes that are looked at for one message, about a second of work at worst.
@@ -50,7 +48,6 @@ pub(super) fn prepare<'a>(raw: &'a [u8], warnings: &mut Warnings) -> Cow<'a, [u8
         };
     }
     limit_headers(&mut bytes, warnings);
-    decode_headers(&mut bytes, warnings);
     limit_boundaries(&mut bytes, warnings);
     hide_encoded_messages(&mut bytes);
     bytes
@@ -117,55 +114,6 @@ fn limit_headers(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
         WarningCode::LimitHeaderBytes,
         format!("{length} bytes of header, the first {cut} were read"),
     );
-}
-
-/// Raw 8-bit and ISO-2022-JP header lines, which RFC 5322 does not allow, become UTF-8.
-fn decode_headers(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
-    let length = header_length(bytes);
-    let header = &bytes[..length];
-    if !header.contains(&0x1b) && std::str::from_utf8(header).is_ok() {
-        return;
-    }
-    let charset = declared_charset(header).unwrap_or_default();
-    let legacy = charset_decoder(charset.as_bytes())
-        .filter(|_| !charset.to_ascii_lowercase().starts_with("utf"))
-        .or_else(|| charset_decoder(b"windows-1252"));
-    let japanese = charset_decoder(b"iso-2022-jp");
-    let mut decoded = Vec::with_capacity(bytes.len() + length / 2);
-    let mut position = 0;
-    while position < length {
-        let line = &header[position..position + line_length(&header[position..])];
-        position += line.len();
-        let decoder = if line.contains(&0x1b) {
-            japanese
-        } else if std::str::from_utf8(line).is_ok() {
-            None
-        } else {
-            warnings.add(
-                WarningCode::CharsetFallback,
-                "unencoded 8-bit characters in the header",
-            );
-            legacy
-        };
-        match decoder {
-            Some(decode) => decoded.extend_from_slice(decode(line).as_bytes()),
-            None => decoded.extend_from_slice(line),
-        }
-    }
-    decoded.extend_from_slice(&bytes[length..]);
-    *bytes = Cow::Owned(decoded);
-}
-
-/// The first `charset=` of a header block.
-fn declared_charset(header: &[u8]) -> Option<&str> {
-    let start = find_token(header, b"charset=", 0)? + b"charset=".len();
-    let rest = header[start..].trim_ascii_start();
-    let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && !b"-_.:".contains(byte))
-        .unwrap_or(rest.len());
-    std::str::from_utf8(&rest[..end]).ok()
 }
 
 fn limit_boundaries(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
@@ -314,15 +262,6 @@ mod tests {
         assert!(bytes.ends_with(b"aaa\n\n\nthe body"));
         assert!(bytes.len() <= MAX_HEADER_BYTES + 20);
         assert_eq!(codes, [WarningCode::LimitHeaderBytes]);
-    }
-
-    #[test]
-    fn raw_header_bytes_are_read_in_the_charset_of_the_body() {
-        let raw =
-            b"Subject: \xf0\xd2\xc9\xd7\xc5\xd4\nContent-Type: text/plain; charset=koi8-r\n\nx";
-        let (bytes, codes) = prepared(raw);
-        assert!(bytes.starts_with("Subject: Привет\n".as_bytes()));
-        assert_eq!(codes, [WarningCode::CharsetFallback]);
     }
 
     #[test]

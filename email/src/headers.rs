@@ -1,45 +1,173 @@
 //! The header fields of a message as values: people, ids, date. It must not look at bodies.
+//!
+//! The raw header is read here, not by the message parser, whose readings of broken fields cannot be mended from
+//! outside; `words`, `addresses` and `dates` know what stands in a value.
 
-use chrono::{DateTime, Datelike, Utc};
-use mail_parser::{Address, HeaderName, HeaderValue, Message};
+use mail_parser::{Message, MimeHeaders};
 
 use super::{
-    MAX_FIELD_BYTES, MAX_IDS, MAX_MAILBOXES, Mailbox, ParsedEmail, WarningCode, Warnings, text,
+    MAX_FIELD_BYTES, MAX_HEADER_BYTES, MAX_IDS, ParsedEmail, WarningCode, Warnings, addresses,
+    dates, text, words,
 };
 
-/// Fills the fields of `email` that come from the header. Of a field that may occur once the first one counts.
+/// Fills the fields of `email` that come from the header. Of a field that may occur once the first one that says
+/// something counts; recipients are those of every such field.
 pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Warnings) {
-    let mut saw_date = false;
-    for header in message.headers() {
-        let value = &header.value;
-        match &header.name {
-            HeaderName::Subject => fill(&mut email.subject, value, warnings),
-            HeaderName::From => people(&mut email.from, value, warnings),
-            HeaderName::To => people(&mut email.to, value, warnings),
-            HeaderName::Cc => people(&mut email.cc, value, warnings),
-            HeaderName::Bcc => people(&mut email.bcc, value, warnings),
-            HeaderName::ReplyTo => people(&mut email.reply_to, value, warnings),
-            HeaderName::Date if !saw_date => {
-                saw_date = true;
-                email.date = date(value);
-                if email.date.is_none() {
-                    warnings.add(WarningCode::DateUnparsable, "the date field is not a date");
-                }
+    let charset = body_charset(message);
+    let mut date = None;
+    let mut received = None;
+    for (name, value) in Fields(header(message)) {
+        let mut buffer = [0; LONGEST_NAME];
+        let Some(known) = lower(name, &mut buffer) else {
+            continue;
+        };
+        let mut line = || words::unfold(value, charset, warnings);
+        match known {
+            b"subject" => fill(&mut email.subject, &line(), warnings),
+            b"from" if email.from.is_empty() => {
+                addresses::read(&line(), &mut email.from, warnings);
             }
-            HeaderName::MessageId => fill(&mut email.message_id, value, warnings),
-            HeaderName::InReplyTo => ids(&mut email.in_reply_to, value, warnings),
-            HeaderName::References => ids(&mut email.references, value, warnings),
-            HeaderName::ListId if email.list_id.is_none() => {
-                email.list_id = value
-                    .as_text()
-                    .and_then(|raw| field(list_id(raw), warnings));
+            b"reply-to" if email.reply_to.is_empty() => {
+                addresses::read(&line(), &mut email.reply_to, warnings);
             }
-            HeaderName::AutoSubmitted => fill(&mut email.auto_submitted, value, warnings),
-            HeaderName::AuthenticationResults => {
-                ids(&mut email.authentication_results, value, warnings);
+            b"to" => addresses::read(&line(), &mut email.to, warnings),
+            b"cc" => addresses::read(&line(), &mut email.cc, warnings),
+            b"bcc" => addresses::read(&line(), &mut email.bcc, warnings),
+            b"date" if date.is_none() => date = Some(line().into_owned()),
+            b"received" if received.is_none() => received = Some(line().into_owned()),
+            b"message-id" if email.message_id.is_none() => {
+                let mut found = Vec::new();
+                ids(&mut found, &line(), warnings);
+                // Several in a field for one (a comment with an at sign, say): the first is meant.
+                email.message_id = found.into_iter().next();
+            }
+            b"in-reply-to" => ids(&mut email.in_reply_to, &line(), warnings),
+            b"references" => ids(&mut email.references, &line(), warnings),
+            b"list-id" => {
+                let full = line();
+                fill(&mut email.list_id, list_id(&full), warnings);
+            }
+            b"auto-submitted" => fill(&mut email.auto_submitted, &line(), warnings),
+            b"authentication-results" => {
+                let full = line();
+                add(&mut email.authentication_results, &full, warnings);
             }
             _ => {}
         }
+    }
+    date_of(date.as_deref(), received.as_deref(), email, warnings);
+}
+
+/// The date of the Date field; where there is none that can be read, when the last server received the mail.
+fn date_of(
+    date: Option<&str>,
+    received: Option<&str>,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
+    email.date = date.and_then(dates::read);
+    if email.date.is_some() {
+        return;
+    }
+    if date.is_some() {
+        warnings.add(WarningCode::DateUnparsable, "the date field is not a date");
+    }
+    // RFC 5321, 4.4: the time stands behind the last semicolon.
+    email.date = received
+        .and_then(|field| field.rsplit_once(';'))
+        .and_then(|(_, time)| dates::read(time));
+    if email.date.is_some() {
+        warnings.add(
+            WarningCode::DateFromReceived,
+            "the mail has no date that can be read; this is when its last server received it",
+        );
+    }
+}
+
+/// The subject of an attached message.
+pub(super) fn subject(message: &Message<'_>, warnings: &mut Warnings) -> Option<String> {
+    subject_of(header(message), body_charset(message), warnings)
+}
+
+/// The subject in a header block that no parser has seen.
+pub(super) fn subject_of(
+    header: &[u8],
+    charset: Option<&str>,
+    warnings: &mut Warnings,
+) -> Option<String> {
+    let mut subject = None;
+    for (name, value) in Fields(&header[..header.len().min(MAX_HEADER_BYTES)]) {
+        if name.eq_ignore_ascii_case(b"subject") {
+            let line = words::unfold(value, charset, warnings);
+            fill(&mut subject, &line, warnings);
+        }
+    }
+    subject
+}
+
+/// Length of the longest name of a field that is read.
+const LONGEST_NAME: usize = b"authentication-results".len();
+
+/// A name in lower case; none where it is longer than every known one.
+fn lower<'a>(name: &[u8], buffer: &'a mut [u8; LONGEST_NAME]) -> Option<&'a [u8]> {
+    let target = buffer.get_mut(..name.len())?;
+    target.copy_from_slice(name);
+    target.make_ascii_lowercase();
+    Some(target)
+}
+
+/// The raw header of a message.
+fn header<'a>(message: &'a Message<'_>) -> &'a [u8] {
+    let Some(root) = message.parts.first() else {
+        return &[];
+    };
+    let range = root.raw_header_offset() as usize..root.raw_body_offset() as usize;
+    message.raw_message.get(range).unwrap_or_default()
+}
+
+/// The first charset that a part declares: raw bytes in the header are likely in it too.
+fn body_charset<'a>(message: &'a Message<'_>) -> Option<&'a str> {
+    let declared =
+        |part: &'a mail_parser::MessagePart<'_>| part.content_type()?.attribute("charset");
+    message.parts.iter().take(4).find_map(declared)
+}
+
+/// The fields of a header block: name and raw value, folded lines included. A line that is neither a field nor
+/// folded is passed over, an empty one ends the block.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.0.is_empty() {
+            let mut end = line_end(self.0, 0);
+            while self
+                .0
+                .get(end)
+                .is_some_and(|byte| matches!(byte, b' ' | b'\t'))
+            {
+                end = line_end(self.0, end);
+            }
+            let (field, rest) = self.0.split_at(end);
+            self.0 = rest;
+            if field.trim_ascii().is_empty() {
+                return None;
+            }
+            let colon = field.iter().position(|byte| matches!(byte, b':' | b'\n'));
+            if let Some(colon) = colon.filter(|&at| field[at] == b':') {
+                return Some((field[..colon].trim_ascii(), &field[colon + 1..]));
+            }
+        }
+        None
+    }
+}
+
+/// The end of the line that holds `from`, its line feed included.
+fn line_end(bytes: &[u8], from: usize) -> usize {
+    match bytes[from..].iter().position(|&byte| byte == b'\n') {
+        Some(length) => from + length + 1,
+        None => bytes.len(),
     }
 }
 
@@ -67,78 +195,49 @@ pub(super) fn field(raw: &str, warnings: &mut Warnings) -> Option<String> {
     if line.is_empty() { None } else { Some(line) }
 }
 
-fn fill(target: &mut Option<String>, value: &HeaderValue<'_>, warnings: &mut Warnings) {
+fn fill(target: &mut Option<String>, line: &str, warnings: &mut Warnings) {
     if target.is_none() {
-        // Several values in a field for one (a Message-ID with a comment, say): the first is meant.
-        let first = match value {
-            HeaderValue::TextList(list) => list.first().map(AsRef::as_ref),
-            other => other.as_text(),
-        };
-        *target = first.and_then(|raw| field(raw, warnings));
+        *target = field(&words::decode(line, warnings), warnings);
     }
 }
 
-fn ids(target: &mut Vec<String>, value: &HeaderValue<'_>, warnings: &mut Warnings) {
-    let list = match value {
-        HeaderValue::Text(one) => std::slice::from_ref(one),
-        HeaderValue::TextList(list) => list.as_slice(),
-        _ => return,
-    };
-    for raw in list {
-        if target.len() == MAX_IDS {
-            warnings.add(
-                WarningCode::LimitIds,
-                format!("a field has more than {MAX_IDS} values"),
-            );
-            return;
-        }
-        target.extend(field(raw, warnings));
-    }
-}
-
-fn people(target: &mut Vec<Mailbox>, value: &HeaderValue<'_>, warnings: &mut Warnings) {
-    let HeaderValue::Address(addresses) = value else {
-        return;
-    };
-    let groups = match addresses {
-        Address::List(list) => vec![list.as_slice()],
-        Address::Group(groups) => {
-            let mut lists = Vec::with_capacity(groups.len());
-            for group in groups {
-                lists.push(group.addresses.as_slice());
+/// Adds the message ids of a field: what stands in angle brackets, blanks left out, or without any bracket the words
+/// with an at sign. Phrases around them (RFC 822 allowed those) say nothing.
+fn ids(target: &mut Vec<String>, line: &str, warnings: &mut Warnings) {
+    let decoded = words::decode(line, warnings);
+    if !decoded.contains('<') {
+        for word in decoded.split([' ', '\t', ',', ';']) {
+            let bare = word.trim_matches(['"', '>', '\'']);
+            if bare.contains('@') {
+                add(target, bare, warnings);
             }
-            lists
         }
-    };
-    for entry in groups.into_iter().flatten() {
-        if target.len() == MAX_MAILBOXES {
-            warnings.add(
-                WarningCode::LimitMailboxes,
-                format!("a field has more than {MAX_MAILBOXES} people"),
-            );
-            return;
+        if target.is_empty() && !decoded.trim().contains(char::is_whitespace) {
+            add(target, &decoded, warnings);
         }
-        let name = entry.name.as_deref().and_then(|name| field(name, warnings));
-        let address = entry
-            .address
-            .as_deref()
-            .and_then(|address| field(address, warnings));
-        if name.is_some() || address.is_some() {
-            target.push(Mailbox { name, address });
-        }
+        return;
+    }
+    for after in decoded.split('<').skip(1) {
+        // Never closed: the next one, or a blank, ends it.
+        let inside = match after.split_once('>') {
+            Some((inside, _)) => inside,
+            None => after.split_whitespace().next().unwrap_or_default(),
+        };
+        let mut id = String::with_capacity(inside.len());
+        id.extend(inside.chars().filter(|ch| !ch.is_whitespace()));
+        add(target, &id, warnings);
     }
 }
 
-fn date(value: &HeaderValue<'_>) -> Option<DateTime<Utc>> {
-    let HeaderValue::DateTime(date) = value else {
-        return None;
-    };
-    if !date.is_valid() {
-        return None;
+fn add(target: &mut Vec<String>, value: &str, warnings: &mut Warnings) {
+    if target.len() == MAX_IDS {
+        warnings.add(
+            WarningCode::LimitIds,
+            format!("a field has more than {MAX_IDS} values"),
+        );
+        return;
     }
-    // RFC 3339 knows years of four digits only.
-    DateTime::from_timestamp(date.to_timestamp(), 0)
-        .filter(|time| (1..=9999).contains(&time.year()))
+    target.extend(field(value, warnings));
 }
 
 /// The identifier of a List-Id field: what stands in angle brackets, or everything.
@@ -152,7 +251,7 @@ fn list_id(raw: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::{MAX_MAILBOXES, Mailbox, parse};
     use super::*;
     use serde_json::json;
 

@@ -5,20 +5,23 @@
 //! beneath (mail-parser, ammonia) only see input that `guard` and `scan` found harmless. It must not fetch, unpack
 //! or execute anything a mail contains.
 //!
-//! Reading order: `guard` (what the parser may see) → `headers` → `body` (which part is the text, attachments) →
+//! Reading order: `guard` (what the parser may see) → `headers` (over `words`, `addresses`, `dates`) → `body` (which part is the text, attachments) →
 //! `charset` (bytes of a part to text) → `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`.
 
+mod addresses;
 mod body;
 mod charset;
 #[cfg(test)]
 mod charset_tests;
 #[cfg(test)]
 mod corpus_tests;
+mod dates;
 mod guard;
 mod headers;
 mod html;
 mod layout;
 mod notes;
+mod parameters;
 mod reply;
 mod scan;
 mod shifted;
@@ -27,12 +30,13 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod text;
+mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use mail_parser::{HeaderName, Message, MessageParser, PartType};
+use mail_parser::{Message, MessageParser, PartType};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -85,7 +89,7 @@ pub struct ParsedEmail {
     pub bcc: Vec<Mailbox>,
     /// Where answers shall go.
     pub reply_to: Vec<Mailbox>,
-    /// The Date field, as the sender wrote it.
+    /// The Date field, as the sender wrote it; where it cannot be read, when the last server received the mail.
     pub date: Option<DateTime<Utc>>,
     /// Message-ID without angle brackets.
     pub message_id: Option<String>,
@@ -97,7 +101,8 @@ pub struct ParsedEmail {
     pub list_id: Option<String>,
     /// Auto-Submitted (RFC 3834).
     pub auto_submitted: Option<String>,
-    /// Every Authentication-Results field, topmost first. Only those of the receiving provider may be believed.
+    /// Every Authentication-Results field, topmost first: the receiving server adds its own on top, and only those
+    /// that name that server (RFC 8601, 5) may be believed.
     pub authentication_results: Vec<String>,
     /// Everything that is not the body.
     pub attachments: Vec<Attachment>,
@@ -190,6 +195,8 @@ pub enum WarningCode {
     TransferEncoding,
     /// The Date field is none.
     DateUnparsable,
+    /// No Date field could be read; the date is that of the topmost Received field.
+    DateFromReceived,
 }
 
 /// Collects warnings, one a code, so that a hostile mail cannot make the list long.
@@ -206,14 +213,10 @@ impl Warnings {
     }
 }
 
-/// Only the fields that are read are parsed; the rest is skipped.
+/// The parser reads the fields of MIME alone; what people wrote is read by `headers`.
 static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
     MessageParser::new()
-        .with_minimal_headers()
-        .with_message_ids()
-        .header_raw(HeaderName::ListId)
-        .header_raw(HeaderName::AutoSubmitted)
-        .header_raw(HeaderName::AuthenticationResults)
+        .with_mime_headers()
         .default_header_ignore()
 });
 
