@@ -1,79 +1,68 @@
-//! Which parts of a message are its text and its HTML, and what its attachments are. It must not keep or unpack the
-//! content of an attachment.
+//! The readable text of a message and its HTML: the parts that `structure` chose, joined in their order, with what
+//! calendar entries and reports say below. It must not keep or unpack the content of an attachment.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mail_parser::{Encoding, Message, MessagePart, MimeHeaders, PartType};
+use mail_parser::{Message, MessagePart, MimeHeaders, PartType};
 
 use super::charset::decode;
-use super::guard::HIDDEN_SUBTYPE;
 use super::scan::{Scan, scan};
+use super::structure::{self, Structure, kind, parameter};
 use super::{
-    Attachment, MAX_ATTACHMENTS, MAX_BODY_PARTS, MAX_HTML_BYTES, ParsedEmail, WarningCode,
-    Warnings, headers, html, notes, parameters, text,
+    MAX_BODY_PARTS, MAX_HTML_BYTES, MAX_NESTED_MESSAGES, MAX_TEXT_BYTES, PARSER, ParsedEmail,
+    Partial, WarningCode, Warnings, attachments, bounce, calendar, enriched, guard, headers, html,
+    protection, report, text, uuencode,
 };
 
-/// A plain text shorter than this, in bytes, may be a mere hint to look at the HTML.
-const MAX_HINT_BYTES: usize = 600;
-/// What such hints say.
-const HINTS: [&str; 9] = [
-    "does not support html",
-    "support html or",
-    "doesn't support html",
-    "not support html",
-    "html-capable",
-    "html version",
-    "html-enabled",
-    "view it in html",
-    "kein html",
-];
+/// The line before a message that is part of the text; the same as mail programs write before a forwarded one.
+const FORWARDED: &str = "---------- Forwarded message ----------";
+
 /// One HTML part and what the pass over it found.
 struct HtmlPart {
     id: u32,
     scan: Scan,
 }
 
-/// Fills text, HTML and attachments of `email`.
+/// Fills everything of `email` that comes from the body.
 pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Warnings) {
-    let use_plain = plain_says_something(message);
-    let parts = html_parts(message, use_plain, email, warnings);
-    let list = if use_plain {
-        &message.text_body
-    } else {
-        &message.html_body
-    };
+    email.protection = protection::of_parts(message);
+    email.partial = partial(message, warnings);
+    let mut structure = structure::sort(message, warnings);
     let mut joined = String::new();
-    for &id in list.iter().take(MAX_BODY_PARTS) {
-        let Some(part) = message.part(id) else {
-            continue;
-        };
-        match &part.body {
-            PartType::Text(_) => append(&mut joined, &plain_text(message, part, warnings)),
-            PartType::Html(_) => {
-                if let Some(found) = parts.iter().find(|known| known.id == id) {
-                    append(&mut joined, &found.scan.text);
-                }
-            }
-            _ => {}
-        }
+    email.html = join(message, &structure, 0, &mut joined, email, warnings);
+    if joined.is_empty() {
+        stray_text(message, &mut structure, &mut joined, warnings);
     }
-    if message.text_body.len().max(message.html_body.len()) > MAX_BODY_PARTS {
-        warnings.add(
-            WarningCode::LimitParts,
-            format!("more than {MAX_BODY_PARTS} text parts; the first ones were read"),
-        );
+    if joined.is_empty() && email.partial.is_some() {
+        fragment(message, &mut joined, email, warnings);
     }
+    let tnef = attachments::list(message, &structure.attachments, None, email, warnings);
     if joined.is_empty()
-        && let Some(part) = message.parts.iter().find(|part| is_stray_text(part))
+        && let Some(tnef) = tnef
     {
-        match &part.body {
-            PartType::Binary(bytes) => append(&mut joined, &String::from_utf8_lossy(bytes)),
-            _ => append(&mut joined, &decode(message, part, warnings)),
+        match (tnef.text, tnef.html) {
+            (Some(plain), _) => append(&mut joined, &plain),
+            (None, Some(source)) => {
+                let within = text::prefix(&source, MAX_HTML_BYTES);
+                append(&mut joined, &scan(&without_nul(within), true).text);
+            }
+            (None, None) => {}
         }
     }
-    append_notes(message, &mut joined);
+    notes(message, &mut joined, email, warnings);
+    if joined.is_empty() {
+        // Nothing was written around them: what was forwarded is what there is to read.
+        for &id in structure.attachments.iter().take(MAX_BODY_PARTS) {
+            if let Some(part) = message.part(id) {
+                forwarded(part, 1, &mut joined, email, warnings);
+            }
+        }
+    }
     email.text = text::finish(&joined, warnings);
-    attachments(message, email, warnings);
+    if email.report.is_none() {
+        email.report = bounce::read(email, warnings);
+    }
     for part in &message.parts {
         if part.is_encoding_problem && part.raw_len() > 0 {
             warnings.add(
@@ -84,7 +73,177 @@ pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mu
     }
 }
 
+/// Appends the text of `message` to `joined` and gives back its HTML. Files that stand in the text are added to the
+/// attachments of `email`.
+fn join(
+    message: &Message<'_>,
+    structure: &Structure,
+    level: usize,
+    joined: &mut String,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) -> Option<String> {
+    let (parts, clean) = html_parts(message, structure, warnings);
+    for &id in structure.text.iter().take(MAX_BODY_PARTS) {
+        let Some(part) = message.part(id) else {
+            continue;
+        };
+        match &part.body {
+            PartType::Text(_) => append(joined, &plain_text(message, part, email, warnings)),
+            PartType::Html(_) => {
+                if let Some(found) = parts.iter().find(|known| known.id == id) {
+                    append(joined, &found.scan.text);
+                }
+            }
+            _ => forwarded(part, level + 1, joined, email, warnings),
+        }
+    }
+    if structure.text.len().max(structure.html.len()) > MAX_BODY_PARTS {
+        warnings.add(
+            WarningCode::LimitParts,
+            format!("more than {MAX_BODY_PARTS} text parts; the first ones were read"),
+        );
+    }
+    clean
+}
+
+/// Appends an attached message: who wrote it when about what, and its text. Its own attachments are listed as being
+/// within it.
+fn forwarded(
+    part: &MessagePart<'_>,
+    level: usize,
+    joined: &mut String,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
+    let PartType::Message(nested) = &part.body else {
+        return;
+    };
+    if joined.len() > MAX_TEXT_BYTES {
+        return;
+    }
+    if level > MAX_NESTED_MESSAGES {
+        warnings.add(
+            WarningCode::LimitParts,
+            format!("messages more than {MAX_NESTED_MESSAGES} deep were not read"),
+        );
+        return;
+    }
+    // What is wrong with the header of a message within is no matter of the mail itself.
+    let mut inner = ParsedEmail::default();
+    headers::read(nested, &mut inner, &mut Warnings::default());
+    let mut lines = FORWARDED.to_owned();
+    for (name, people) in [("From", &inner.from), ("To", &inner.to)] {
+        let mut named = Vec::new();
+        for person in people.iter().take(3) {
+            named.push(match (&person.name, &person.address) {
+                (Some(name), Some(address)) => format!("{name} <{address}>"),
+                (Some(one), None) | (None, Some(one)) => one.clone(),
+                (None, None) => continue,
+            });
+        }
+        if !named.is_empty() {
+            lines.push_str(&format!("\n{name}: {}", named.join(", ")));
+        }
+    }
+    if let Some(date) = inner.date {
+        lines.push_str(&format!("\nDate: {}", date.to_rfc2822()));
+    }
+    if let Some(subject) = &inner.subject {
+        lines.push_str(&format!("\nSubject: {subject}"));
+    }
+    append(joined, &lines);
+    let structure = structure::sort(nested, warnings);
+    let before = joined.len();
+    join(nested, &structure, level, joined, email, warnings);
+    let holder = inner.subject.as_deref().unwrap_or("message/rfc822");
+    attachments::list(
+        nested,
+        &structure.attachments,
+        Some(holder),
+        email,
+        warnings,
+    );
+    if joined.len() == before {
+        for &id in structure.attachments.iter().take(MAX_BODY_PARTS) {
+            if let Some(part) = nested.part(id) {
+                forwarded(part, level + 1, joined, email, warnings);
+            }
+        }
+    }
+}
+
+/// Which fragment of a message a `message/partial` is (RFC 2046).
+fn partial(message: &Message<'_>, warnings: &mut Warnings) -> Option<Partial> {
+    let part = message.root_part();
+    if kind(part) != ("message", "partial") {
+        return None;
+    }
+    let number = |name: &str| parameter(part, name).and_then(|value| value.trim().parse().ok());
+    Some(Partial {
+        id: parameter(part, "id").and_then(|id| headers::field(id, warnings)),
+        number: number("number"),
+        total: number("total"),
+    })
+}
+
+/// The text of a fragment: the first one begins with the header of the whole message, the others go on in its body,
+/// which is of use where it is words.
+fn fragment(
+    message: &Message<'_>,
+    joined: &mut String,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
+    let contents = message.root_part().contents();
+    if email.partial.as_ref().and_then(|partial| partial.number) != Some(1) {
+        let words = String::from_utf8_lossy(contents);
+        if is_words(&words) {
+            append(joined, &words);
+        }
+        return;
+    }
+    let input = guard::prepare(contents, warnings);
+    let parsed = catch_unwind(AssertUnwindSafe(|| PARSER.parse(input.as_ref())));
+    if let Ok(Some(whole)) = parsed {
+        let structure = structure::sort(&whole, warnings);
+        email.html = join(&whole, &structure, 1, joined, email, warnings);
+        attachments::list(&whole, &structure.attachments, None, email, warnings);
+        super::dismantle(whole);
+    }
+}
+
+/// Whether most lines have blanks within: encoded data has none.
+fn is_words(text: &str) -> bool {
+    let mut lines = 0;
+    let mut spaced = 0;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        lines += 1;
+        spaced += usize::from(line.trim().contains(' '));
+    }
+    spaced * 2 > lines
+}
+
 /// Text that a broken structure (a boundary that never comes or is not named, a cut part) kept from being a body.
+fn stray_text(
+    message: &Message<'_>,
+    structure: &mut Structure,
+    joined: &mut String,
+    warnings: &mut Warnings,
+) {
+    for (id, part) in (0_u32..).zip(&message.parts) {
+        if !is_stray_text(part) {
+            continue;
+        }
+        match &part.body {
+            PartType::Binary(bytes) => append(joined, &String::from_utf8_lossy(bytes)),
+            _ => append(joined, &decode(message, part, warnings)),
+        }
+        structure.attachments.retain(|&attached| attached != id);
+        return;
+    }
+}
+
 fn is_stray_text(part: &MessagePart<'_>) -> bool {
     let kind = part.content_type();
     let multipart = kind.is_some_and(|kind| kind.ctype() == "multipart");
@@ -111,64 +270,26 @@ fn append(joined: &mut String, part: &str) {
     joined.push_str(part);
 }
 
-/// Whether the plain text is worth reading where there is HTML too: it has a letter and is no mere hint.
-fn plain_says_something(message: &Message<'_>) -> bool {
-    let html = message.html_body.iter().any(|&id| {
-        matches!(
-            message.part(id).map(|part| &part.body),
-            Some(PartType::Html(_))
-        )
-    });
-    if !html {
-        return true;
-    }
-    for &id in &message.text_body {
-        match message.part(id).map(|part| &part.body) {
-            Some(PartType::Text(text)) => {
-                if text.len() < MAX_HINT_BYTES {
-                    let lower = text.to_lowercase();
-                    if HINTS.iter().any(|hint| lower.contains(hint)) {
-                        return false;
-                    }
-                }
-                return text.chars().any(char::is_alphanumeric);
-            }
-            Some(PartType::Html(_)) => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Reads every HTML part of the body once, and sanitises them into `email.html`.
+/// Reads every HTML part of the body once, and sanitises them.
 fn html_parts(
     message: &Message<'_>,
-    use_plain: bool,
-    email: &mut ParsedEmail,
+    structure: &Structure,
     warnings: &mut Warnings,
-) -> Vec<HtmlPart> {
+) -> (Vec<HtmlPart>, Option<String>) {
     let mut parts: Vec<HtmlPart> = Vec::new();
     let mut clean: Option<String> = None;
     let mut complete = true;
     let mut budget = MAX_HTML_BYTES;
     let mut hidden_bytes = 0;
-    for &id in message
-        .html_body
-        .iter()
-        .chain(&message.text_body)
-        .take(2 * MAX_BODY_PARTS)
-    {
+    for &id in structure.html.iter().take(MAX_BODY_PARTS) {
         let Some(part) = message.part(id) else {
             continue;
         };
-        if !matches!(part.body, PartType::Html(_)) || parts.iter().any(|known| known.id == id) {
-            continue;
-        }
         let decoded = decode(message, part, warnings);
         let source = without_nul(&decoded);
         let within = text::prefix(&source, budget);
         budget -= within.len();
-        let want_text = !use_plain || message.text_body.contains(&id);
+        let want_text = structure.text.contains(&id);
         let scan = scan(within, want_text);
         hidden_bytes += scan.hidden_bytes;
         if within.len() < source.len() {
@@ -191,8 +312,7 @@ fn html_parts(
             format!("{hidden_bytes} bytes of text that a reader would not see were left out"),
         );
     }
-    email.html = clean.filter(|_| complete);
-    parts
+    (parts, clean.filter(|_| complete))
 }
 
 fn without_nul<'a>(source: &'a str) -> Cow<'a, str> {
@@ -202,123 +322,62 @@ fn without_nul<'a>(source: &'a str) -> Cow<'a, str> {
     Cow::Borrowed(source)
 }
 
+/// The words of a text part: without soft line breaks, armour and files within.
 fn plain_text<'a>(
     message: &'a Message<'_>,
     part: &'a MessagePart<'_>,
+    email: &mut ParsedEmail,
     warnings: &mut Warnings,
 ) -> Cow<'a, str> {
     let decoded = decode(message, part, warnings);
-    let parameter = |name: &str| part.content_type().and_then(|kind| kind.attribute(name));
-    if !parameter("format").is_some_and(|format| format.eq_ignore_ascii_case("flowed")) {
-        return decoded;
+    let (without_files, files) = uuencode::take_out(&decoded);
+    attachments::embedded(&files, email, warnings);
+    let words = protection::without_armour(&without_files, &mut email.protection);
+    let is = |name: &str, value: &str| {
+        parameter(part, name).is_some_and(|given| given.eq_ignore_ascii_case(value))
+    };
+    match kind(part) {
+        ("text", "enriched") => return Cow::Owned(enriched::to_plain(&words, false)),
+        ("text", "richtext") => return Cow::Owned(enriched::to_plain(&words, true)),
+        _ if is("format", "flowed") => {
+            return Cow::Owned(text::unflow(&words, is("delsp", "yes")));
+        }
+        _ => {}
     }
-    let delsp = parameter("delsp").is_some_and(|value| value.eq_ignore_ascii_case("yes"));
-    Cow::Owned(text::unflow(&decoded, delsp))
+    let changed = match words {
+        Cow::Owned(words) => Some(words),
+        Cow::Borrowed(_) if files.is_empty() => None,
+        Cow::Borrowed(words) => Some(words.to_owned()),
+    };
+    changed.map_or(decoded, Cow::Owned)
 }
 
-/// Calendar entries and delivery reports, which are no body, as a few lines below the text.
-fn append_notes(message: &Message<'_>, joined: &mut String) {
-    let mut calendar = false;
+/// What calendar entries and reports say, as values and as a few lines below the text.
+fn notes(
+    message: &Message<'_>,
+    joined: &mut String,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
     for part in &message.parts {
-        let Some(kind) = part.content_type() else {
-            continue;
-        };
-        let subtype = kind.subtype().unwrap_or_default();
-        let note = match &part.body {
-            PartType::Text(text) if !calendar && subtype.eq_ignore_ascii_case("calendar") => {
-                let note = notes::calendar(text);
-                calendar = note.is_some();
-                note
+        let found = match (kind(part), &part.body) {
+            (("text", "calendar"), PartType::Text(_)) => {
+                calendar::read(&decode(message, part, warnings), warnings)
             }
-            PartType::Binary(bytes) | PartType::InlineBinary(bytes)
-                if subtype.eq_ignore_ascii_case("delivery-status")
-                    || subtype.eq_ignore_ascii_case("disposition-notification") =>
-            {
-                notes::report(&String::from_utf8_lossy(bytes))
+            (("application", "ics"), PartType::Binary(bytes)) => {
+                calendar::read(&String::from_utf8_lossy(bytes), warnings)
             }
             _ => None,
         };
-        if let Some(note) = note {
-            append(joined, &note);
+        // The same entry often comes twice, to be shown and to be kept.
+        if let Some(found) = found {
+            append(joined, &calendar::describe(&found));
+            email.calendar = Some(found);
+            break;
         }
     }
-}
-
-fn attachments(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Warnings) {
-    for part in message.attachments() {
-        if email.attachments.len() == MAX_ATTACHMENTS {
-            warnings.add(
-                WarningCode::LimitAttachments,
-                format!("more than {MAX_ATTACHMENTS} attachments"),
-            );
-            return;
-        }
-        let mut mime_type = media_type(part);
-        let mut subject = None;
-        let size = match &part.body {
-            PartType::Message(nested) => {
-                "message/rfc822".clone_into(&mut mime_type);
-                subject = headers::subject(nested, warnings);
-                match part.encoding {
-                    Encoding::None => {
-                        part.raw_end_offset().saturating_sub(part.raw_body_offset()) as usize
-                    }
-                    _ => nested.raw_message.len(),
-                }
-            }
-            _ if mime_type == format!("message/{HIDDEN_SUBTYPE}") => {
-                "message/rfc822".clone_into(&mut mime_type);
-                subject = headers::subject_of(part.contents(), None, warnings);
-                part.contents().len()
-            }
-            _ => part.contents().len(),
-        };
-        let name = parameters::file_name(message, part, warnings)
-            .and_then(|raw| file_name(&raw, warnings));
-        email.attachments.push(Attachment {
-            filename: name.or(subject),
-            mime_type,
-            size_bytes: size as u64,
-            content_id: part
-                .content_id()
-                .and_then(|raw| headers::field(raw, warnings)),
-        });
-    }
-}
-
-fn media_type(part: &MessagePart<'_>) -> String {
-    let fallback = match part.body {
-        PartType::Text(_) => "text/plain",
-        PartType::Html(_) => "text/html",
-        _ => "application/octet-stream",
-    };
-    let Some(kind) = part.content_type() else {
-        return fallback.to_owned();
-    };
-    let mut full = text::prefix(kind.ctype(), 100).to_ascii_lowercase();
-    if let Some(subtype) = kind.subtype() {
-        full.push('/');
-        full.push_str(&text::prefix(subtype, 100).to_ascii_lowercase());
-    }
-    full.retain(|ch| ch.is_ascii_graphic());
-    if full.contains('/') {
-        full
-    } else {
-        fallback.to_owned()
-    }
-}
-
-/// The last step of a path, cleaned: a file name must not say where a file goes.
-fn file_name(raw: &str, warnings: &mut Warnings) -> Option<String> {
-    let cleaned = headers::field(raw, warnings)?;
-    let name = cleaned
-        .rsplit(['/', '\\'])
-        .next()
-        .unwrap_or_default()
-        .trim();
-    if name.is_empty() || name == "." || name == ".." {
-        None
-    } else {
-        Some(name.to_owned())
+    email.report = report::read(message, warnings);
+    if let Some(found) = &email.report {
+        append(joined, &report::describe(found));
     }
 }

@@ -5,31 +5,41 @@
 //! beneath (mail-parser, ammonia) only see input that `guard` and `scan` found harmless. It must not fetch, unpack
 //! or execute anything a mail contains.
 //!
-//! Reading order: `guard` (what the parser may see) → `headers` (over `words`, `addresses`, `dates`) → `body` (which part is the text, attachments) →
-//! `charset` (bytes of a part to text) → `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`.
+//! Reading order: `guard` (what the parser may see) → `headers` (over `words`, `addresses`, `dates`) → `structure`
+//! (which part is the text) → `body` → `charset` (bytes of a part to text) → `scan`, `tags`, `layout` and `style` (HTML
+//! to text, hidden text) → `html` (sanitising) → `text` (Unicode) → `reply`. Beside the text: `attachments`,
+//! `calendar`, `report`, `bounce`, `protection`.
 
 mod addresses;
+mod attachments;
 mod body;
+mod bounce;
+mod calendar;
 mod charset;
 #[cfg(test)]
 mod charset_tests;
 #[cfg(test)]
 mod corpus_tests;
 mod dates;
+mod enriched;
 mod guard;
 mod headers;
 mod html;
 mod layout;
-mod notes;
 mod parameters;
+mod protection;
 mod reply;
+mod report;
 mod scan;
 mod shifted;
+mod structure;
 mod style;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tnef;
+mod uuencode;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +50,10 @@ use mail_parser::{Message, MessageParser, PartType};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+pub use calendar::{Attendee, Calendar, Event};
+pub use protection::Protection;
+pub use report::{Recipient, Report, ReportKind};
 
 /// Longest raw message that is read, in bytes; what follows is left out. Gmail's own cap for one message is lower.
 pub const MAX_RAW_BYTES: usize = 64 << 20;
@@ -55,6 +69,16 @@ pub const MAX_IDS: usize = 500;
 pub const MAX_ATTACHMENTS: usize = 1_000;
 /// Most body parts that are joined to one text.
 pub const MAX_BODY_PARTS: usize = 200;
+/// Deepest nested multiparts that are read.
+pub const MAX_DEPTH: usize = 100;
+/// Deepest attached messages of which the text is read, where a mail consists of nothing else.
+pub const MAX_NESTED_MESSAGES: usize = 5;
+/// Most entries of a calendar that are kept.
+pub const MAX_EVENTS: usize = 20;
+/// Most people of a calendar entry that are kept.
+pub const MAX_ATTENDEES: usize = 200;
+/// Most recipients of a report that are kept.
+pub const MAX_REPORT_RECIPIENTS: usize = 200;
 /// Longest readable text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest HTML that is sanitised, in bytes; a longer one gives text only.
@@ -106,6 +130,14 @@ pub struct ParsedEmail {
     pub authentication_results: Vec<String>,
     /// Everything that is not the body.
     pub attachments: Vec<Attachment>,
+    /// What the mail claims to be signed or encrypted with; nothing is verified.
+    pub protection: Vec<Protection>,
+    /// What its first calendar part says.
+    pub calendar: Option<Calendar>,
+    /// What it reports of other mail: a bounce, a receipt, a complaint.
+    pub report: Option<Report>,
+    /// Which fragment of a longer message it is.
+    pub partial: Option<Partial>,
     /// Sanitised HTML, where the mail had HTML that could be sanitised in bounded time.
     pub html: Option<String>,
     /// `text` without quotes and signature. None where there is neither: it would be `text` itself.
@@ -142,6 +174,23 @@ pub struct Attachment {
     pub size_bytes: u64,
     /// Content-ID without angle brackets, by which HTML refers to it.
     pub content_id: Option<String>,
+    /// The name of what holds it: of a `winmail.dat`, or of an attached message whose text was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Where it lies, if the mail only says so (`message/external-body`). It is not fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+}
+
+/// Which fragment of a message a `message/partial` is (RFC 2046, 5.2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Partial {
+    /// Names the whole message, the same in all fragments.
+    pub id: Option<String>,
+    /// Which fragment this is, from 1.
+    pub number: Option<u32>,
+    /// How many there are; only the last fragment has to say it.
+    pub total: Option<u32>,
 }
 
 /// Something a reader of the record should know about how it came to be.
@@ -173,6 +222,10 @@ pub enum WarningCode {
     LimitIds,
     /// More nested or parallel parts than can be read in bounded time.
     LimitParts,
+    /// More than [`MAX_EVENTS`] entries of a calendar, or [`MAX_ATTENDEES`] people of one.
+    LimitCalendar,
+    /// More than [`MAX_REPORT_RECIPIENTS`] recipients of a report.
+    LimitReport,
     /// More than [`MAX_ATTACHMENTS`] attachments.
     LimitAttachments,
     /// More text than [`MAX_TEXT_BYTES`].
@@ -276,6 +329,10 @@ impl ParsedEmail {
             "auto_submitted": self.auto_submitted,
             "authentication_results": self.authentication_results,
             "attachments": self.attachments,
+            "protection": self.protection,
+            "calendar": self.calendar,
+            "report": self.report,
+            "partial": self.partial,
             "html": self.html,
             "reply_text": self.reply_text,
             "quote_offset": self.quote_offset,

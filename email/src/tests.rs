@@ -99,6 +99,8 @@ fn a_nested_message_gives_text_html_and_attachments() {
             mime_type: mime_type.into(),
             size_bytes,
             content_id: content_id.map(Into::into),
+            within: None,
+            location: None,
         };
     assert_eq!(
         email.attachments,
