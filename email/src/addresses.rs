@@ -64,6 +64,8 @@ pub(super) fn read(raw: &str, target: &mut Vec<Mailbox>, warnings: &mut Warnings
             ':' if entry.is_group_name(&raw[position..], position <= last_semicolon) => {
                 entry = Entry::default();
             }
+            // Behind an address it can only be junk.
+            ':' if entry.angle.is_some() => entry.joined = false,
             '>' => entry.joined = false,
             _ if ch.is_whitespace() => entry.joined = false,
             _ => {
@@ -129,7 +131,11 @@ impl Entry {
         }
         let mut address = self.angle.take().filter(|angle| !angle.is_empty());
         if address.is_none() {
-            self.rejoin_at();
+            self.rejoin_at("@");
+            if self.words.len() == 3 && self.words[2].0.contains('.') {
+                // Archives of mailing lists write `ann at example.com (Ann)`.
+                self.rejoin_at("at");
+            }
             address = self.take_address();
         }
         let phrase = self.phrase(warnings);
@@ -161,10 +167,10 @@ impl Entry {
     }
 
     /// `a @ b.example` is one word with blanks in it.
-    fn rejoin_at(&mut self) {
+    fn rejoin_at(&mut self, sign: &str) {
         let mut at = 1;
         while at + 1 < self.words.len() {
-            if self.words[at] == ("@".to_owned(), false) {
+            if self.words[at].0 == sign && !self.words[at].1 {
                 let (domain, _) = self.words.remove(at + 1);
                 self.words.remove(at);
                 let before = &mut self.words[at - 1].0;
@@ -185,7 +191,7 @@ impl Entry {
         let plain = self
             .words
             .iter()
-            .rposition(|(word, quoted)| !quoted && inside(word) && !word.starts_with("=?"));
+            .rposition(|(word, quoted)| !quoted && inside(word) && !word.ends_with("?="));
         let alone = || {
             (self.words.len() == 1
                 && inside(&self.words[0].0)
@@ -387,6 +393,19 @@ mod tests {
         check("\"Ann <ann@example.com>", &[("Ann", "ann@example.com")]);
         check("Mailer Daemon", &[("Mailer Daemon", "")]);
         check("root <root>", &[("root", "root")]);
+        check(
+            "Ann <ann@example.com>:<bob@example.com>",
+            &[("Ann", "ann@example.com"), ("", "bob@example.com")],
+        );
+        check(
+            "ann at example.com (Ann Lee)",
+            &[("Ann Lee", "ann@example.com")],
+        );
+        check("Ann at home", &[("Ann at home", "")]);
+        check(
+            "=?us-ascii?q?a=40b?=@example.com",
+            &[("", "a@b@example.com")],
+        );
         check("<>", &[]);
         check("<mailto:ann@example.com>", &[("", "ann@example.com")]);
         check("'ann@example.com'", &[("", "ann@example.com")]);

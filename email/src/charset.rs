@@ -11,7 +11,7 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, ISO_2022_JP, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
-use mail_parser::decoders::quoted_printable::quoted_printable_decode;
+use mail_parser::parsers::MessageStream;
 use mail_parser::{Encoding as TransferEncoding, Message, MessagePart, MimeHeaders, PartType};
 
 use super::{WarningCode, Warnings, shifted, text};
@@ -94,7 +94,10 @@ pub(super) fn decode<'a>(
     let decoded = match part.encoding {
         TransferEncoding::None => Some(Cow::Borrowed(raw)),
         TransferEncoding::Base64 => base64_decode(raw).map(Cow::Owned),
-        TransferEncoding::QuotedPrintable => quoted_printable_decode(raw).map(Cow::Owned),
+        // The parser's own way: its function for slices gives up at signs that this one takes as they are.
+        TransferEncoding::QuotedPrintable => {
+            Some(MessageStream::new(raw).decode_quoted_printable_mime(b"").1)
+        }
     };
     let Some(bytes) = decoded else {
         return Cow::Borrowed(parsed);
@@ -135,14 +138,13 @@ pub(super) fn read<'a>(bytes: &'a [u8], declared: Option<&str>, html: bool) -> R
         return reading(text, declared, marked.name(), agrees);
     }
     match known {
-        Some(Charset::Shifted(code)) => Reading {
-            text: Cow::Owned(shifted::decode(code, bytes)),
-            fallback: None,
-        },
-        Some(Charset::Other(decoder)) if std::str::from_utf8(bytes).is_err() => Reading {
-            text: Cow::Owned(decoder(bytes)),
-            fallback: None,
-        },
+        Some(Charset::Shifted(code)) => {
+            let text = Cow::Owned(shifted::decode(code, bytes));
+            reading(text, declared, "", true)
+        }
+        Some(Charset::Other(decoder)) if std::str::from_utf8(bytes).is_err() => {
+            reading(Cow::Owned(decoder(bytes)), declared, "", true)
+        }
         Some(Charset::Utf16) => {
             let (table, _) = utf16_order(bytes);
             reading(decoded(table, bytes), declared, table.name(), true)
@@ -189,10 +191,10 @@ fn read_as<'a>(table: &'static Encoding, bytes: &'a [u8], declared: Option<&str>
     };
     if doubted {
         let other = detect(bytes, utf8.is_some());
-        if other != table {
-            let better = decoded(other, bytes);
-            if self::faults(&better) <= faults {
-                return reading(better, declared, other.name(), false);
+        for candidate in [other, UTF_8] {
+            let better = decoded(candidate, bytes);
+            if candidate != table && self::faults(&better) < faults.max(1) {
+                return reading(better, declared, candidate.name(), false);
             }
         }
     }
@@ -247,14 +249,28 @@ fn reading<'a>(
 }
 
 fn decoded<'a>(table: &'static Encoding, bytes: &'a [u8]) -> Cow<'a, str> {
+    if table == ISO_2022_JP {
+        let joined = shifted::without_empty_shifts(bytes);
+        return Cow::Owned(table.decode_without_bom_handling(&joined).0.into_owned());
+    }
     table.decode_without_bom_handling(bytes).0
 }
 
-/// Characters that no writer meant: those that could not be read, and the controls between ASCII and Latin-1.
+/// Characters that no writer meant: those that could not be read, the controls between ASCII and Latin-1, and those
+/// of private use, which East Asian tables are full of.
 fn faults(text: &str) -> usize {
     text.chars()
-        .filter(|&ch| ch == '\u{fffd}' || ('\u{80}'..'\u{a0}').contains(&ch) && ch != '\u{85}')
+        .filter(|&ch| match ch {
+            '\u{85}' => false,
+            '\u{fffd}' | '\u{80}'..'\u{a0}' | '\u{e000}'..='\u{f8ff}' => true,
+            _ => false,
+        })
         .count()
+}
+
+/// Whether a label names a charset that can be read.
+pub(super) fn is_known(label: &str) -> bool {
+    charset(label).is_some()
 }
 
 /// The charset that a label names.

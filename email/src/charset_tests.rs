@@ -48,6 +48,8 @@ fn what_is_labelled_rightly_is_read_without_a_flag() {
         let plain = label.trim_matches('"');
         check(Some(label), &encoded(plain, text), text, false);
     }
+    let twice = encoded("iso-2022-jp", JAPANESE).repeat(2);
+    check(Some("iso-2022-jp"), &twice, &JAPANESE.repeat(2), false);
     check(Some("cp850"), b"caf\x82", "café", false);
     check(Some("us-ascii"), b"plain", "plain", false);
     check(Some("x-unheard-of"), b"plain", "plain", false);

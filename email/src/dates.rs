@@ -140,9 +140,10 @@ fn take_piece(piece: &str, found: &mut Found) {
     if found.day.is_none() && digits.len() <= 2 {
         found.day = u32::try_from(number).ok();
     } else if found.year.is_none() && piece == digits && (digits.len() > 1) {
-        found.year = Some(match digits.len() {
-            2 if number < 50 => number + 2000,
-            2 | 3 => number + 1900,
+        // Programs that count from 1900 wrote `102`, and `0102` where four digits were asked for.
+        found.year = Some(match number {
+            0..50 => number + 2000,
+            50..1000 => number + 1900,
             _ => number,
         });
     }
@@ -207,6 +208,8 @@ fn take_time(word: &str, found: &mut Found) {
         let whole = piece.split('.').next().unwrap_or(piece);
         match whole.parse() {
             Ok(number) => numbers[at] = number,
+            // `10:20:` has lost its seconds.
+            Err(_) if at == 2 => break,
             Err(_) => return,
         }
     }
@@ -256,7 +259,10 @@ fn take_zone(word: &str, found: &mut Found) -> bool {
         Some(("-", digits)) => (-1, digits),
         _ => return false,
     };
-    let digits: String = digits.chars().filter(|&ch| ch != ':').collect();
+    let digits = match digits.split_once([':', '-']) {
+        Some((hours, minutes)) if !hours.is_empty() => format!("{hours}{minutes}"),
+        _ => digits.to_owned(),
+    };
     let Ok(number) = digits.parse::<i32>() else {
         return false;
     };
@@ -300,6 +306,8 @@ mod tests {
             "Mon, 15 Jun 2026 10:20:30 GMT+0200",
             "Mon, 15 Jun 2026 10:20:30 GMT +0200",
             "Mon, 15 Jun 126 08:20:30",
+            "Mon, 15 Jun 0126 08:20:30",
+            "Mon, 15 Jun 2026 13:50:30 +05-30",
             "Mon, 15 Jun 2026 08:20:30 AM +0000",
             "Mon, 15 Jun (a (nested) note) 2026 04:20:30 EDT",
             "15.06.2026 08:20:30",
@@ -320,6 +328,7 @@ mod tests {
     fn what_is_missing_has_a_default_and_what_is_wrong_is_none() {
         check("15 Jun 2026", Some("2026-06-15T00:00:00"));
         check("15 Jun 2026 10:20", Some("2026-06-15T10:20:00"));
+        check("15 Jun 2026 10:20:t <x>", Some("2026-06-15T10:20:00"));
         check("15 Jun 98 10:20 PM", Some("1998-06-15T22:20:00"));
         check("15 Jun 49 00:00", Some("2049-06-15T00:00:00"));
         check("31 Dec 2016 23:59:60 +0000", Some("2017-01-01T00:00:00"));

@@ -103,9 +103,17 @@ fn joined(mut pieces: Vec<Piece>, warnings: &mut Warnings) -> Option<String> {
     let mut start = 0;
     if first.extended {
         let mut quotes = first.value.match_indices('\'');
-        if let (Some((one, _)), Some((two, _))) = (quotes.next(), quotes.next()) {
-            label = Some(first.value[..one].to_owned()).filter(|label| !label.is_empty());
-            start = two + 1;
+        match (quotes.next(), quotes.next()) {
+            (Some((one, _)), Some((two, _))) => {
+                label = Some(first.value[..one].to_owned()).filter(|label| !label.is_empty());
+                start = two + 1;
+            }
+            // The language and its quote are missing.
+            (Some((one, _)), None) if charset::is_known(&first.value[..one]) => {
+                label = Some(first.value[..one].to_owned());
+                start = one + 1;
+            }
+            _ => {}
         }
     }
     let mut bytes = Vec::new();
@@ -262,6 +270,8 @@ mod tests {
             ),
             ("attachment; filename=\"UTF-8''r%C3%A9.pdf\"", "ré.pdf"),
             ("attachment; filename*=plain%20name.txt", "plain name.txt"),
+            ("attachment; filename*=utf-8'r%C3%A9.pdf", "ré.pdf"),
+            ("attachment; filename*=Ann's%20plan", "Ann's plan"),
             ("attachment; filename=\"\"", ""),
         ] {
             assert_eq!(name(line).as_deref(), Some(expected), "{line}");

@@ -165,6 +165,22 @@ fn shifted_out(bytes: &[u8]) -> Vec<u8> {
     raised
 }
 
+/// ISO-2022-JP without the shifts that another follows at once, as joined pieces have them: browsers, whose decoder is
+/// used, take those for attacks.
+pub(super) fn without_empty_shifts(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(&byte) = rest.first() {
+        if byte == 0x1b && matches!(rest.get(1), Some(b'(' | b'$')) && rest.get(3) == Some(&0x1b) {
+            rest = &rest[3..];
+            continue;
+        }
+        kept.push(byte);
+        rest = &rest[1..];
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
