@@ -89,10 +89,10 @@ fn join(
             continue;
         };
         match &part.body {
-            PartType::Text(_) => append(joined, &plain_text(message, part, email, warnings)),
-            PartType::Html(_) => {
-                if let Some(found) = parts.iter().find(|known| known.id == id) {
-                    append(joined, &found.scan.text);
+            PartType::Text(_) | PartType::Html(_) => {
+                match parts.iter().find(|known| known.id == id) {
+                    Some(html) => append(joined, &html.scan.text),
+                    None => append(joined, &plain_text(message, part, email, warnings)),
                 }
             }
             _ => forwarded(part, level + 1, joined, email, warnings),

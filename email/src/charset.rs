@@ -14,7 +14,8 @@ use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Encoding as TransferEncoding, Message, MessagePart, MimeHeaders, PartType};
 
-use super::{WarningCode, Warnings, shifted, text};
+use super::structure::is_html;
+use super::{WarningCode, Warnings, shifted, text, transfer};
 
 /// Most bytes a charset is guessed from, counted from the first one that is not ASCII.
 const MAX_GUESS_BYTES: usize = 64 << 10;
@@ -86,11 +87,16 @@ pub(super) fn decode<'a>(
     let declared = part
         .content_type()
         .and_then(|kind| kind.attribute("charset"));
+    let range = part.raw_body_offset() as usize..part.raw_end_offset() as usize;
+    let raw = message.raw_message.get(range).unwrap_or_default();
+    let html = is_html(part);
+    if let Some(bytes) = transfer::decode_broken(part, raw) {
+        let text = read(&bytes, declared, html).flagged(warnings).into_owned();
+        return Cow::Owned(text);
+    }
     if stands(parsed, declared) {
         return Cow::Borrowed(parsed);
     }
-    let range = part.raw_body_offset() as usize..part.raw_end_offset() as usize;
-    let raw = message.raw_message.get(range).unwrap_or_default();
     let decoded = match part.encoding {
         TransferEncoding::None => Some(Cow::Borrowed(raw)),
         TransferEncoding::Base64 => base64_decode(raw).map(Cow::Owned),
@@ -102,7 +108,6 @@ pub(super) fn decode<'a>(
     let Some(bytes) = decoded else {
         return Cow::Borrowed(parsed);
     };
-    let html = matches!(part.body, PartType::Html(_));
     match bytes {
         Cow::Borrowed(borrowed) => read(borrowed, declared, html).flagged(warnings),
         Cow::Owned(owned) => {

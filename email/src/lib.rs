@@ -40,6 +40,7 @@ mod tags;
 mod tests;
 mod text;
 mod tnef;
+mod transfer;
 mod uuencode;
 mod words;
 

@@ -77,8 +77,22 @@ pub(super) fn sort(message: &Message<'_>, warnings: &mut Warnings) -> Structure 
 /// Lower-case type and subtype of a part, as the parser gives them; empty where the part names none.
 pub(super) fn kind<'a>(part: &'a MessagePart<'_>) -> (&'a str, &'a str) {
     part.content_type().map_or(("", ""), |kind| {
-        (kind.ctype(), kind.subtype().unwrap_or_default())
+        let subtype = kind.subtype().unwrap_or_default();
+        // `text/plain>` and the like.
+        (
+            kind.ctype(),
+            subtype.trim_end_matches(['>', ';', ',', '"', ' ']),
+        )
     })
+}
+
+/// Whether a part is HTML; one whose transfer encoding is broken is a text to the parser.
+pub(super) fn is_html(part: &MessagePart<'_>) -> bool {
+    match part.body {
+        PartType::Html(_) => true,
+        PartType::Text(_) => kind(part) == ("text", "html"),
+        _ => false,
+    }
 }
 
 /// A parameter of Content-Type.
@@ -155,15 +169,15 @@ fn leaf(
         return found;
     }
     let (ctype, subtype) = kind(part);
-    let html = matches!(part.body, PartType::Html(_));
-    let readable = match &part.body {
-        PartType::Html(_) => true,
-        PartType::Text(_) => {
-            ctype.is_empty()
-                || ctype == "text" && (subtype.is_empty() || READABLE.contains(&subtype))
-        }
-        _ => false,
-    };
+    let html = is_html(part);
+    let readable = html
+        || match &part.body {
+            PartType::Text(_) => {
+                ctype.is_empty()
+                    || ctype == "text" && (subtype.is_empty() || READABLE.contains(&subtype))
+            }
+            _ => false,
+        };
     // A message that is nothing but one text is that text, whatever it calls it.
     let alone = id == 0;
     let open = parent != Parent::Files && part.attachment_name().is_none() && !is_attached(part);
