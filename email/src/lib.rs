@@ -5,7 +5,7 @@
 //! beneath (mail-parser, ammonia) only see input that `guard` and `scan` found harmless. It must not fetch, unpack
 //! or execute anything a mail contains.
 //!
-//! Reading order: `guard` (what the parser may see) → `mend` (what it would refuse) → `headers` (over `words`,
+//! Reading order: `guard` (what the parser may see) → `headers` (over `words`,
 //! `addresses`, `dates`) → `structure` (which part is the text) → `body` → `charset` (bytes of a part to text) →
 //! `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) →
 //! `reply`. Beside the text: `attachments`, `calendar`, `report`, `bounce`, `protection`.
@@ -26,7 +26,6 @@ mod guard;
 mod headers;
 mod html;
 mod layout;
-mod mend;
 mod parameters;
 mod protection;
 mod reply;
@@ -283,8 +282,7 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
         size_bytes: raw.len() as u64,
         ..ParsedEmail::default()
     };
-    let mut input = guard::prepare(raw, &mut warnings);
-    mend::repair(&mut input, &mut warnings);
+    let input = guard::prepare(raw, &mut warnings);
     // The parser promises not to panic; a worker's life should not hang on that promise.
     match catch_unwind(AssertUnwindSafe(|| PARSER.parse(input.as_ref()))) {
         Ok(Some(message)) if is_message(&message) => {

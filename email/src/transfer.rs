@@ -5,8 +5,8 @@ use mail_parser::MessagePart;
 use mail_parser::MimeHeaders;
 use mail_parser::decoders::base64::base64_decode;
 
-/// Bytes that are no base64 make a part plain words once they are more than one in so many.
-const STRAY_BYTES: usize = 10;
+/// Bytes that are no base64 make a line plain words once they are more than one in so many.
+const STRAY_BYTES: usize = 8;
 
 /// What the bytes of a part say that its parser could not decode; none where it claims no encoding, or plainly is
 /// not in it.
@@ -62,25 +62,43 @@ fn digit(byte: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
+/// The lines of base64 that `raw` begins with; none where it begins with something else. A mailing list's footer ends
+/// them, and what is no base64 within them is passed over.
 fn base64(raw: &[u8]) -> Option<Vec<u8>> {
     let mut kept = Vec::with_capacity(raw.len());
-    let mut stray = 0;
-    for &byte in raw {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=') {
-            kept.push(byte);
-        } else {
-            stray += usize::from(!matches!(byte, b'\r' | b'\n'));
+    for line in raw.split(|&byte| byte == b'\n') {
+        let text = line.trim_ascii();
+        if !is_base64_line(text, kept.is_empty()) {
+            if kept.is_empty() {
+                return None;
+            }
+            break;
         }
-    }
-    if stray * STRAY_BYTES > kept.len() {
-        return None;
+        kept.extend(text.iter().filter(|byte| is_base64(**byte)));
     }
     base64_decode(&kept)
 }
 
+/// Words have blanks between them, base64 has none; a separator of a footer has nothing else than strays.
+fn is_base64_line(text: &[u8], first: bool) -> bool {
+    let strays = text.iter().filter(|byte| !is_base64(**byte)).count();
+    if strays == 0 {
+        return true;
+    }
+    let blanks = text.iter().any(u8::is_ascii_whitespace);
+    !blanks
+        && !text.starts_with(b"--")
+        && strays * STRAY_BYTES <= text.len()
+        && !(first && strays > 1)
+}
+
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::{WarningCode, parse};
     use super::*;
 
     #[test]
@@ -92,9 +110,52 @@ mod tests {
     }
 
     #[test]
-    fn strays_in_base64_are_passed_over_and_words_are_words() {
-        assert_eq!(base64(b"aGVs*bG8g\r\nd29ybGQ=").unwrap(), b"hello world");
-        assert_eq!(base64(b"these are words, my dear"), None);
+    fn base64_with_a_footer_or_strays_is_read() {
+        for body in [
+            "SGVsbG8s\nIHdvcmxk\n\n-------\nThis list is sponsored by: nobody\n",
+            "SGVsbG8sIHdvcmxk*\n",
+            "SGVsbG8s\r\nIHdv!cmxk\r\n_____\r\n",
+        ] {
+            let raw = format!("Content-Transfer-Encoding: base64\n\n{body}");
+            let email = parse(raw.as_bytes());
+            assert_eq!(email.text, "Hello, world", "{body}");
+            assert_eq!(email.warnings[0].code, WarningCode::TransferEncoding);
+        }
+        let part = "Content-Type: multipart/mixed;\n boundary=b\n\n--b\nContent-Type: text/html\n\
+                    Content-Transfer-Encoding:\n BASE64\n\nPHA+SGVsbG88L3A+\n--\nfooter: x\n--b\n\nend, of it\n--b--\n";
+        assert_eq!(parse(part.as_bytes()).text, "Hello\n\nend, of it");
+    }
+
+    #[test]
+    fn an_encoded_part_that_is_never_closed_is_read() {
+        for (encoding, body) in [
+            ("base64", "SGVsbG8sIHdv"),
+            ("quoted-printable", "Hello,=20w=6F"),
+        ] {
+            let raw = format!(
+                "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\
+                 Content-Transfer-Encoding: {encoding}\n\n{body}"
+            );
+            let email = parse(raw.as_bytes());
+            assert_eq!(email.text, "Hello, wo", "{encoding}");
+            assert_eq!(email.warnings[0].code, WarningCode::TransferEncoding);
+        }
+    }
+
+    #[test]
+    fn words_under_a_label_of_base64_are_words() {
+        let raw = "Content-Transfer-Encoding: base64\n\nThese are words, and no base64\nat all\n";
+        assert_eq!(
+            parse(raw.as_bytes()).text,
+            "These are words, and no base64\nat all"
+        );
+    }
+
+    #[test]
+    fn lone_signs_of_quoted_printable_stand_for_themselves() {
+        let raw =
+            "Content-Transfer-Encoding: quoted-printable\n\n1 =3D=3D 1, a == b, =C3=A9, =A=\nend";
+        assert_eq!(parse(raw.as_bytes()).text, "1 == 1, a == b, é, =Aend");
     }
 
     #[test]
