@@ -9,6 +9,7 @@ pub mod connectors;
 pub mod db;
 pub mod demo;
 pub mod domain;
+pub mod import;
 pub mod integrations;
 pub mod keys;
 pub mod loops;

@@ -3,23 +3,24 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
-use mail_parser::{HeaderName, HeaderValue, MessageParser, mailbox::mbox::MessageIterator};
+use mail_parser::MessageParser;
 
 use super::{
     arrival::{Arrival, Raw},
     mailbox::Mailbox,
 };
+use crate::import::{
+    labels,
+    mbox::{self, Reader},
+    takeout::Takeout,
+};
 
-/// The byte order mark that some programs put before the first line.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-/// Takeout's header of the thread, in decimal.
-const THREAD_HEADER: &str = "X-GM-THRID";
-/// Takeout's header of the labels, separated by commas.
-const LABELS_HEADER: &str = "X-Gmail-Labels";
+/// Longest message that is taken, in bytes, as Gmail has it.
+const MAX_MESSAGE_BYTES: usize = 50 << 20;
 
 /// Why a file gives no mailbox.
 #[derive(Debug, thiserror::Error)]
@@ -50,172 +51,60 @@ pub fn read(path: &Path, email_address: &str, seed: u64) -> Result<Mailbox, Mbox
         path: path.to_owned(),
         source,
     };
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
-    let start = reader.fill_buf().map_err(failed)?;
-    if start.is_empty() {
-        return Err(MboxError::Empty(path.to_owned()));
-    }
-    let mark = if start.starts_with(BYTE_ORDER_MARK) {
-        BYTE_ORDER_MARK.len()
-    } else {
-        0
-    };
-    if !start[mark..].starts_with(b"From ") {
-        return Err(MboxError::NotMbox(path.to_owned()));
-    }
-    reader.consume(mark);
+    let input = BufReader::new(File::open(path).map_err(failed)?);
+    let mut reader = Reader::new(input, MAX_MESSAGE_BYTES).map_err(|error| match error {
+        mbox::MboxError::NotMbox => MboxError::NotMbox(path.to_owned()),
+        mbox::MboxError::Read(source) => failed(source),
+    })?;
     let mut mailbox = Mailbox::new(email_address, seed);
     let mut last_ms = 0;
-    for message in MessageIterator::new(reader) {
-        let message = message.map_err(failed)?;
-        let gmail_id = message
-            .from()
-            .strip_suffix("@xxx")
-            .and_then(|id| id.parse::<u64>().ok());
-        let separator_seconds = message.internal_date();
-        let mut contents = message.unwrap_contents();
-        let headers = Takeout::take(&mut contents);
+    let mut is_empty = true;
+    while let Some(message) = reader.next_message().map_err(failed)? {
+        is_empty = false;
+        let gmail_id = message.gmail_id();
+        let separator_ms = message.separator_date().map(|date| date.timestamp_millis());
+        let mut contents = message.raw;
+        let takeout = Takeout::take(&mut contents);
         let internal_date_ms = match gmail_id {
-            // Takeout's separator has the offset where others have the year; the id tells the time.
+            // The id tells the time to the millisecond.
             Some(id) => i64::try_from(id >> 20).unwrap_or(last_ms),
-            None => internal_date_ms(separator_seconds, &contents).unwrap_or(last_ms + 1000),
+            None => separator_ms
+                .filter(|&milliseconds| milliseconds > 0)
+                .or_else(|| date_ms(&contents))
+                .unwrap_or(last_ms + 1000),
         };
         last_ms = internal_date_ms;
-        let labels = match headers.labels {
-            Some(names) => labels(&mut mailbox, &names),
+        let label_ids = match takeout.labels {
+            Some(names) => label_ids(&mut mailbox, names),
             None => vec!["INBOX".to_owned()],
         };
         mailbox.place(Arrival {
             id: gmail_id,
-            thread: headers.thread,
+            thread: takeout.thread,
             internal_date_ms: Some(internal_date_ms),
-            labels,
+            labels: label_ids,
             raw: Raw::Bytes(contents.into_boxed_slice().into()),
         });
+    }
+    if is_empty {
+        return Err(MboxError::Empty(path.to_owned()));
     }
     Ok(mailbox)
 }
 
-/// When a message was received: the separator's word, else the Date header's.
-fn internal_date_ms(separator_seconds: u64, contents: &[u8]) -> Option<i64> {
-    let of_separator = i64::try_from(separator_seconds).ok();
-    // Later than the year 2200 is a separator that could not be read.
-    if let Some(seconds) = of_separator.filter(|seconds| (1..7_258_118_400).contains(seconds)) {
-        return Some(seconds * 1000);
-    }
+/// When a message was sent, by its own word.
+fn date_ms(contents: &[u8]) -> Option<i64> {
     let headers = MessageParser::default().parse_headers(contents)?;
     let seconds = headers.date()?.to_timestamp();
     (seconds > 0).then_some(seconds.saturating_mul(1000))
 }
 
-/// What Takeout writes before a message's own headers.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Takeout {
-    thread: Option<u64>,
-    labels: Option<String>,
-}
-
-impl Takeout {
-    /// Reads Takeout's headers and cuts them out: they are not the message's own.
-    fn take(contents: &mut Vec<u8>) -> Self {
-        let mut takeout = Self::default();
-        let mut at = 0;
-        while let Some(end) = header_end(&contents[at..]) {
-            let line = &contents[at..at + end];
-            let is = |name: &str| {
-                line.len() > name.len()
-                    && line[..name.len()].eq_ignore_ascii_case(name.as_bytes())
-                    && line[name.len()] == b':'
-            };
-            if is(THREAD_HEADER) {
-                takeout.thread = header_text(line).and_then(|text| text.trim().parse().ok());
-            } else if is(LABELS_HEADER) {
-                takeout.labels = header_text(line);
-            } else {
-                break;
-            }
-            at += end;
-        }
-        contents.drain(..at);
-        takeout
-    }
-}
-
-/// Where the header that begins here ends, its folded lines included.
-fn header_end(bytes: &[u8]) -> Option<usize> {
-    let mut end = 0;
-    loop {
-        end += bytes[end..].iter().position(|&byte| byte == b'\n')? + 1;
-        if !matches!(bytes.get(end), Some(b' ' | b'\t')) {
-            return Some(end);
-        }
-    }
-}
-
-/// A header's value, unfolded and decoded.
-fn header_text(line: &[u8]) -> Option<String> {
-    // Under the name of Subject the parser reads it as text, encoded words included.
-    let colon = line.iter().position(|&byte| byte == b':')?;
-    let mut as_subject = b"Subject".to_vec();
-    as_subject.extend_from_slice(&line[colon..]);
-    as_subject.extend_from_slice(b"\r\n");
-    let headers = MessageParser::default().parse_headers(&as_subject)?;
-    match headers.header(HeaderName::Subject)? {
-        HeaderValue::Text(text) => Some(text.to_string()),
-        _ => None,
-    }
-}
-
 /// Label ids for Takeout's label names.
-fn labels(mailbox: &mut Mailbox, names: &str) -> Vec<String> {
-    let mut ids = Vec::new();
-    for name in split_names(names) {
-        let id = match name.as_str() {
-            "Inbox" => "INBOX",
-            "Sent" => "SENT",
-            "Draft" | "Drafts" => "DRAFT",
-            "Spam" => "SPAM",
-            "Trash" => "TRASH",
-            "Unread" => "UNREAD",
-            "Starred" => "STARRED",
-            "Important" => "IMPORTANT",
-            "Chat" => "CHAT",
-            "Category Personal" => "CATEGORY_PERSONAL",
-            "Category Social" => "CATEGORY_SOCIAL",
-            "Category Promotions" => "CATEGORY_PROMOTIONS",
-            "Category Updates" => "CATEGORY_UPDATES",
-            "Category Forums" => "CATEGORY_FORUMS",
-            // States that the API shows by the absence of a label.
-            "Opened" | "Archived" => continue,
-            own => {
-                ids.push(mailbox.create_label(own));
-                continue;
-            }
-        };
-        ids.push(id.to_owned());
-    }
+fn label_ids(mailbox: &mut Mailbox, names: Vec<String>) -> Vec<String> {
+    let sorted = labels::sort(names);
+    let mut ids = sorted.ids;
+    ids.extend(sorted.names.iter().map(|name| mailbox.create_label(name)));
     ids
-}
-
-/// Names between commas; a name with a comma in it stands in quotes.
-fn split_names(names: &str) -> Vec<String> {
-    let mut split = Vec::new();
-    let mut name = String::new();
-    let mut quoted = false;
-    for character in names.chars().chain([',']) {
-        match character {
-            '"' => quoted = !quoted,
-            ',' if !quoted => {
-                let whole = name.trim();
-                if !whole.is_empty() {
-                    split.push(whole.to_owned());
-                }
-                name.clear();
-            }
-            other => name.push(other),
-        }
-    }
-    split
 }
 
 #[cfg(test)]
