@@ -7,7 +7,7 @@ use nucleus::{
     api,
     cli::{
         self, demo::DemoArgs, doctor::DoctorArgs, entity::EntityCommand, events::EventsCommand,
-        key::KeyCommand,
+        import::ImportCommand, key::KeyCommand,
     },
     config::{Config, ConfigErrors},
     telemetry,
@@ -52,6 +52,9 @@ enum Command {
     /// DNA-analysis events.
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Bring mail in from files, without a unit of quota.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Look whether everything is well, and say how what is not is mended.
     Doctor(DoctorArgs),
     /// Sync a generated mailbox, start to end, with nothing to set up.
@@ -120,6 +123,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Entity(command) => cli::entity::run(&config, command).await,
         Command::Key(command) => cli::key::run(&config, command).await,
         Command::Events(command) => cli::events::run(&config, command).await,
+        Command::Import(command) => cli::import::run(&config, command).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     }
 }

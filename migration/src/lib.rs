@@ -20,6 +20,7 @@ mod m006_keys;
 mod m007_oauth_sessions;
 mod m008_idempotency_keys;
 mod m009_metrics;
+mod m010_imports;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m007_oauth_sessions::Migration),
             Box::new(m008_idempotency_keys::Migration),
             Box::new(m009_metrics::Migration),
+            Box::new(m010_imports::Migration),
         ]
     }
 }

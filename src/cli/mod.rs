@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod entity;
 pub mod events;
+pub mod import;
 pub mod key;
 pub mod migrate;
 pub mod roles;

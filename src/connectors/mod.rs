@@ -86,6 +86,15 @@ pub struct Account {
     pub anchor: Value,
 }
 
+/// A label of an account.
+#[derive(Debug, Clone)]
+pub struct Label {
+    /// The service's id of it, as records have it.
+    pub id: String,
+    /// What the person called it.
+    pub name: String,
+}
+
 /// Where the next fetch starts. Opaque outside its connector.
 pub type Cursor = Value;
 
@@ -219,6 +228,9 @@ pub trait Connector: Send + Sync {
 
     /// Asks who connected, and from where changes can be followed.
     async fn account(&self, access: &Access) -> Result<Account, ConnectorError>;
+
+    /// Asks for all labels of the account.
+    async fn labels(&self, access: &Access) -> Result<Vec<Label>, ConnectorError>;
 
     /// A cursor from which [`Connector::changes`] lists everything and then follows what changed
     /// since `account` was asked for, which was just now.

@@ -18,6 +18,7 @@ pub mod entity;
 pub mod former_integration;
 pub mod gap;
 pub mod idempotency_key;
+pub mod imported;
 pub mod inspection;
 pub mod integration;
 pub mod metric_total;

@@ -69,6 +69,12 @@ pub struct NewRow {
     pub meta_data: JsonValue,
     /// See [`RawData::content_hash`].
     pub content_hash: String,
+    /// What tells other copies of the item, where it is an e-mail.
+    pub message_key: Option<String>,
+    /// Whether the service itself has not shown the item.
+    pub imported: bool,
+    /// Names of labels whose ids are not known yet.
+    pub label_names: Vec<String>,
 }
 
 /// What is stored of an item.
@@ -100,7 +106,7 @@ impl Stored {
 }
 
 #[derive(FromQueryResult)]
-struct StoredRow {
+pub(super) struct StoredRow {
     id: RecordId,
     external_id: String,
     data_type: String,
@@ -110,7 +116,7 @@ struct StoredRow {
 }
 
 impl StoredRow {
-    fn into_stored(self) -> (String, Stored) {
+    pub(super) fn into_stored(self) -> (String, Stored) {
         let labels = self
             .labels
             .and_then(|labels| serde_json::from_value(labels).ok());
@@ -162,11 +168,23 @@ pub async fn has_any(db: &Db, integration: IntegrationId) -> Result<bool, DbErro
     .map(|found| found.is_some())
 }
 
+/// Whether the integration has any row that the service itself has shown.
+pub async fn has_shown(db: &Db, integration: IntegrationId) -> Result<bool, DbError> {
+    // Both are counted in an index; whether one row is imported stands behind its content.
+    Sql::new(
+        "SELECT (SELECT count(*) FROM raw_data WHERE integration_id = $1)
+              > (SELECT count(*) FROM raw_data WHERE integration_id = $1 AND imported = true)",
+        [integration.into()],
+    )
+    .scalar(db.reader())
+    .await
+}
+
 /// The item stored last that the service itself has shown and that is not erased.
 pub async fn newest_id(db: &Db, integration: IntegrationId) -> Result<Option<String>, DbError> {
     Sql::new(
         "SELECT external_id FROM raw_data
-         WHERE integration_id = $1 AND deleted_at IS NULL AND external_id NOT LIKE 'mid:%'
+         WHERE integration_id = $1 AND deleted_at IS NULL AND imported = false
          ORDER BY id DESC LIMIT 1",
         [integration.into()],
     )
@@ -209,11 +227,13 @@ pub async fn upsert(
     }
     let mut sql = Sql::new(
         "INSERT INTO raw_data (id, entity_id, integration_id, external_id, data_type, data_content,
-            meta_data, content_hash, ingested_at, updated_at) VALUES ",
+            meta_data, content_hash, message_key, imported, label_names, ingested_at, updated_at)
+         VALUES ",
         [],
     );
     let mut separator = "";
     for row in rows {
+        let label_names = (!row.label_names.is_empty()).then(|| json!(row.label_names));
         sql = sql.push(separator).tuple([
             Value::from(row.id),
             entity.into(),
@@ -223,6 +243,9 @@ pub async fn upsert(
             row.data_content.into(),
             row.meta_data.into(),
             row.content_hash.into(),
+            row.message_key.into(),
+            row.imported.into(),
+            label_names.into(),
             now.into(),
             now.into(),
         ]);
@@ -232,14 +255,15 @@ pub async fn upsert(
         " ON CONFLICT (integration_id, external_id) DO UPDATE SET
             data_type = excluded.data_type, data_content = excluded.data_content,
             meta_data = excluded.meta_data, content_hash = excluded.content_hash,
-            updated_at = excluded.updated_at, deleted_at = NULL, missing_since = NULL",
+            message_key = excluded.message_key, imported = excluded.imported,
+            label_names = excluded.label_names, updated_at = excluded.updated_at, deleted_at = NULL, missing_since = NULL",
     )
     .execute(&tx.inner)
     .await
     .map(drop)
 }
 
-/// Replaces the labels of a row.
+/// Replaces the labels of a row; whatever names waited are known now.
 pub async fn set_labels(
     tx: &Tx,
     id: RecordId,
@@ -251,7 +275,10 @@ pub async fn set_labels(
         _ => "json_set(meta_data, '$.labels', json($2))",
     };
     Sql::new(
-        format!("UPDATE raw_data SET meta_data = {set}, updated_at = $3 WHERE id = $1"),
+        format!(
+            "UPDATE raw_data SET meta_data = {set}, label_names = NULL, updated_at = $3
+             WHERE id = $1"
+        ),
         [id.into(), json!(labels).into(), now.into()],
     )
     .execute(&tx.inner)
@@ -270,7 +297,7 @@ pub async fn erase(
     for chunk in ids.chunks(MAX_LIST) {
         Sql::new(
             "UPDATE raw_data SET data_content = NULL, meta_data = $1, updated_at = $2,
-                deleted_at = $2, missing_since = NULL
+                deleted_at = $2, missing_since = NULL, label_names = NULL
              WHERE id IN ",
             [left.clone().into(), now.into()],
         )
@@ -283,14 +310,14 @@ pub async fn erase(
 
 /// Rows that the service has shown before and that the listing of `run` does not show.
 const NOT_LISTED: &str = "FROM raw_data r
-     WHERE r.integration_id = $1 AND r.deleted_at IS NULL AND r.external_id NOT LIKE 'mid:%'
+     WHERE r.integration_id = $1 AND r.deleted_at IS NULL AND r.imported = false
        AND NOT EXISTS (SELECT 1 FROM sync_listing l
                        WHERE l.run_id = $2 AND l.external_id = r.external_id AND l.seen)";
 
 /// What a finished listing leaves over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
 pub struct Missing {
-    /// Rows that are not erased.
+    /// Rows that are not erased and that the service has shown.
     pub stored: i64,
     /// Those of them that the listing did not show.
     pub missing: i64,
@@ -308,7 +335,7 @@ pub async fn count_missing(
         format!(
             "SELECT
                 (SELECT count(*) FROM raw_data
-                 WHERE integration_id = $1 AND deleted_at IS NULL) AS stored,
+                 WHERE integration_id = $1 AND deleted_at IS NULL AND imported = false) AS stored,
                 (SELECT count(*) {NOT_LISTED}) AS missing,
                 (SELECT count(*) {NOT_LISTED} AND r.missing_since IS NOT NULL) AS confirmed"
         ),

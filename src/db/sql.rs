@@ -41,15 +41,18 @@ impl Sql {
     }
 
     /// Appends `(value, value, …)`.
-    pub(super) fn tuple<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
-        self.text.push('(');
+    pub(super) fn tuple<V: Into<Value>>(self, values: impl IntoIterator<Item = V>) -> Self {
+        self.push("(").list(values).push(")")
+    }
+
+    /// Appends `value, value, …`.
+    pub(super) fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
         for (index, value) in values.into_iter().enumerate() {
             if index > 0 {
                 self.text.push_str(", ");
             }
             self = self.bind(value);
         }
-        self.text.push(')');
         self
     }
 

@@ -1,13 +1,17 @@
-//! `sync_cursors`: where the next fetch of an integration's stream starts.
+//! `sync_cursors`: where the next fetch of an integration's stream starts, and how far each file that
+//! is being imported has come.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
+use serde::{Deserialize, Serialize};
 
 use super::{Db, DbError, Sql, Tx};
 use crate::domain::{IntegrationId, RunId};
 
 /// The one stream of connectors that have one.
 const STREAM: &str = "main";
+/// Before the fingerprint of a file, in the name of its stream.
+const FILE: &str = "import:";
 
 /// One row.
 #[derive(Debug, Clone, FromQueryResult)]
@@ -60,22 +64,81 @@ pub async fn save(
         cursor.listing_run_id.map(|id| id.0).into(),
         now.into(),
     ])
-    .push(
-        " ON CONFLICT (integration_id, stream) DO UPDATE SET
-            cursor_value = excluded.cursor_value, listing_run_id = excluded.listing_run_id,
-            updated_at = excluded.updated_at",
+    .push(REPLACE)
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+const REPLACE: &str = " ON CONFLICT (integration_id, stream) DO UPDATE SET
+    cursor_value = excluded.cursor_value, listing_run_id = excluded.listing_run_id,
+    updated_at = excluded.updated_at";
+
+/// Forgets the cursor: everything has to be listed again.
+pub async fn clear(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
+    remove(tx, integration, STREAM.to_owned()).await
+}
+
+async fn remove(tx: &Tx, integration: IntegrationId, stream: String) -> Result<(), DbError> {
+    Sql::new(
+        "DELETE FROM sync_cursors WHERE integration_id = $1 AND stream = $2",
+        [integration.into(), stream.into()],
     )
     .execute(&tx.inner)
     .await
     .map(drop)
 }
 
-/// Forgets the cursor: everything has to be listed again.
-pub async fn clear(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
-    Sql::new(
-        "DELETE FROM sync_cursors WHERE integration_id = $1",
-        [integration.into()],
+/// How far a file that is being imported has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePosition {
+    /// Bytes of the unpacked file that are imported.
+    pub offset: u64,
+    /// Lower-case hex SHA-256 of the messages in them: tells whether it is still the same file.
+    pub digest: String,
+}
+
+/// How far the file with this fingerprint has come, if an import of it did not end.
+pub async fn load_file(
+    db: &Db,
+    integration: IntegrationId,
+    fingerprint: &str,
+) -> Result<Option<FilePosition>, DbError> {
+    let value: Option<JsonValue> = Sql::new(
+        "SELECT cursor_value FROM sync_cursors WHERE integration_id = $1 AND stream = $2",
+        [integration.into(), format!("{FILE}{fingerprint}").into()],
     )
+    .optional(db.reader())
+    .await?;
+    // What another version wrote costs that the file is read from its beginning.
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
+}
+
+/// Sets how far a file has come; `None` where it is done.
+pub async fn save_file(
+    tx: &Tx,
+    integration: IntegrationId,
+    fingerprint: &str,
+    position: Option<&FilePosition>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let stream = format!("{FILE}{fingerprint}");
+    let Some(position) = position else {
+        return remove(tx, integration, stream).await;
+    };
+    Sql::new(
+        "INSERT INTO sync_cursors (integration_id, stream, cursor_value, listing_run_id, updated_at)
+         VALUES ",
+        [],
+    )
+    .tuple([
+        Value::from(integration),
+        stream.into(),
+        serde_json::json!(position).into(),
+        None::<uuid::Uuid>.into(),
+        now.into(),
+    ])
+    .push(REPLACE)
     .execute(&tx.inner)
     .await
     .map(drop)

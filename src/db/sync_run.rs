@@ -10,7 +10,7 @@ use super::{Db, DbError, Slice, Slicing, Sql, Tx, now_ms};
 use crate::domain::{
     EntityId, IntegrationId, RunId,
     ids::Id,
-    sync::{Counts, EndedRun, Mode, Run, RunError, RunStatus, Scope, Trigger},
+    sync::{Counts, EndedRun, Mode, Run, RunError, RunKind, RunStatus, Scope, Trigger},
 };
 
 /// How long a run is held without being heard of, in milliseconds.
@@ -110,7 +110,7 @@ pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
         run.integration_id.into(),
         run.entity_id.into(),
         run.service_name.clone().into(),
-        "sync".into(),
+        RunKind::Sync.as_str().into(),
         run.trigger.as_str().into(),
         run.mode.as_str().into(),
         RunStatus::Queued.as_str().into(),
@@ -227,7 +227,64 @@ struct ClaimRow {
     mode: String,
 }
 
-/// Takes the run, if it is queued or its holder is silent past its lease.
+impl ClaimRow {
+    fn into_claim(self) -> Result<Claim, DbError> {
+        Ok(Claim {
+            run_id: self.id,
+            integration_id: self.integration_id,
+            entity_id: self.entity_id,
+            fence: self.fence,
+            attempts: self.attempts,
+            counts: counts(self.counts)?,
+            quota_units: self.quota_units,
+            mode: self.mode,
+        })
+    }
+}
+
+/// Adds an import that this process carries out from now on: it has the file. If the integration has
+/// an active run it is a [`DbError::Conflict`], and the transaction may go on: it sees that run now.
+pub async fn begin_import(
+    tx: &Tx,
+    run: &NewRun,
+    owner: WorkerId,
+    now: DateTime<Utc>,
+) -> Result<Claim, DbError> {
+    let clock = now_ms(&tx.inner);
+    let row: Option<ClaimRow> = Sql::new(
+        "INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by,
+            mode, status, counts, requested_at, started_at, fence, attempts, lease_owner,
+            lease_until) VALUES (",
+        [],
+    )
+    .list([
+        Value::from(run.id),
+        run.integration_id.into(),
+        run.entity_id.into(),
+        run.service_name.clone().into(),
+        RunKind::Import.as_str().into(),
+        run.trigger.as_str().into(),
+        run.mode.as_str().into(),
+        RunStatus::Running.as_str().into(),
+        serde_json::json!(Counts::default()).into(),
+        run.requested_at.into(),
+        now.into(),
+        1_i64.into(),
+        1_i32.into(),
+        owner.into(),
+    ])
+    .push(&format!(
+        ", {clock} + {LEASE_MS})
+         ON CONFLICT (integration_id) WHERE status IN ('queued', 'running') DO NOTHING
+         RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode"
+    ))
+    .one(&tx.inner)
+    .await?;
+    row.ok_or(DbError::Conflict)?.into_claim()
+}
+
+/// Takes the run, if it is queued or its holder is silent past its lease. An import is nobody's but
+/// its process's.
 pub async fn claim(
     db: &Db,
     id: RunId,
@@ -241,7 +298,7 @@ pub async fn claim(
             "UPDATE sync_runs SET status = 'running', fence = fence + 1, attempts = attempts + 1,
                 lease_owner = $2, lease_until = {clock} + $3,
                 started_at = coalesce(started_at, $4)
-             WHERE id = $1
+             WHERE id = $1 AND kind = 'sync'
                AND (status = 'queued' OR (status = 'running' AND lease_until < {clock}))
              RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode"
         ),
@@ -250,19 +307,7 @@ pub async fn claim(
     .one(&tx.inner)
     .await?;
     tx.commit().await?;
-    row.map(|row| {
-        Ok(Claim {
-            run_id: row.id,
-            integration_id: row.integration_id,
-            entity_id: row.entity_id,
-            fence: row.fence,
-            attempts: row.attempts,
-            counts: counts(row.counts)?,
-            quota_units: row.quota_units,
-            mode: row.mode,
-        })
-    })
-    .transpose()
+    row.map(ClaimRow::into_claim).transpose()
 }
 
 /// What the holder of a run is told by its fence.
@@ -463,17 +508,42 @@ pub struct Abandoned {
     pub integration_id: IntegrationId,
 }
 
-/// Puts runs back into the queue whose lease is over, or every running one (`all`, for a process
-/// that knows itself to be the only one); the caller appends their messages.
+/// Puts syncs back into the queue whose lease is over, or every running one (`all`, for a process
+/// that knows itself to be the only one that syncs); the caller appends their messages.
 pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<Vec<Abandoned>, DbError> {
     let clock = now_ms(&tx.inner);
     Sql::new(
         format!(
             "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL
-             WHERE status = 'running' AND ($1 OR lease_until < {clock})
+             WHERE status = 'running' AND kind = 'sync' AND ($1 OR lease_until < {clock})
              RETURNING id, integration_id"
         ),
         [all.into()],
+    )
+    .all(&tx.inner)
+    .await
+}
+
+/// An import whose process is gone.
+#[derive(Debug, FromQueryResult)]
+pub struct Interrupted {
+    /// The run.
+    pub id: RunId,
+    /// Of which integration.
+    pub integration_id: IntegrationId,
+    /// A sync was asked for meanwhile.
+    pub again_at: Option<DateTime<Utc>>,
+}
+
+/// Imports whose lease is over. Nobody else has their file, so they cannot go on.
+pub async fn interrupted_imports(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "SELECT id, integration_id, again_at FROM sync_runs
+             WHERE status = 'running' AND kind = 'import' AND lease_until < {clock}"
+        ),
+        [],
     )
     .all(&tx.inner)
     .await

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod errors;
 pub mod event;
 pub mod ids;
+pub mod message_key;
 pub mod quota;
 pub mod record;
 pub mod service;

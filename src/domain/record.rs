@@ -1,11 +1,15 @@
 //! What a connector makes of an item, and what happened to the row that holds it.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{IntegrationId, RecordId};
+use super::{IntegrationId, RecordId, message_key::message_key, time};
+
+/// The `data_type` of e-mails.
+pub const EMAIL: &str = "email";
 
 /// Every record comes from outside and is marked so, to its last consumer.
 pub const TRUST: &str = "untrusted_external";
@@ -25,6 +29,8 @@ pub struct Record {
     pub labels: Vec<String>,
     /// Lower-case hex SHA-256, see [`content_hash`].
     pub content_hash: String,
+    /// What tells other copies of it, where it is an e-mail.
+    pub message_key: Option<String>,
 }
 
 impl Record {
@@ -38,6 +44,7 @@ impl Record {
         labels: Vec<String>,
         integration: IntegrationId,
     ) -> Self {
+        let message_key = (data_type == EMAIL).then(|| message_key(&meta_data, &data_content));
         meta_data["trust"] = json!(TRUST);
         let content_hash = content_hash(&data_content, &meta_data);
         meta_data["integration_id"] = json!(integration);
@@ -48,6 +55,7 @@ impl Record {
             meta_data,
             labels,
             content_hash,
+            message_key,
         }
     }
 
@@ -56,6 +64,18 @@ impl Record {
         let mut meta_data = self.meta_data.take();
         meta_data["labels"] = json!(self.labels);
         meta_data
+    }
+}
+
+/// Dates an e-mail that has no date of its own by when somebody else says that it came, and says so
+/// in a warning.
+pub fn stand_in_date(meta_data: &mut Value, date: DateTime<Utc>, code: &str, detail: &str) {
+    meta_data["date"] = json!(time::rfc3339(date));
+    // In the form of the mail's own warnings.
+    let warning = json!({"code": code, "detail": detail});
+    match &mut meta_data["warnings"] {
+        Value::Array(warnings) => warnings.push(warning),
+        other => *other = json!([warning]),
     }
 }
 

@@ -60,6 +60,11 @@ impl ServiceName {
         }
     }
 
+    /// Whether its items are e-mails.
+    pub fn gives_mail(self) -> bool {
+        matches!(self, Self::Gmail)
+    }
+
     /// The name as people write it.
     pub fn title(self) -> &'static str {
         match self {

@@ -100,6 +100,25 @@ impl Trigger {
     }
 }
 
+/// What a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// It asks the service. A worker carries it out.
+    Sync,
+    /// It reads a file. The process that has the file carries it out.
+    Import,
+}
+
+impl RunKind {
+    /// The word in tables and bodies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Import => "import",
+        }
+    }
+}
+
 /// How a run finds what is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -9,14 +9,17 @@ use fail::fail_point;
 use crate::{
     connectors::Cursor,
     db::{
-        Db, DbError, Tx, gap, outbox, quota_window,
+        Db, DbError, Tx, gap,
+        imported::{self, Copy},
+        outbox, quota_window,
         raw_data::{self, NewRow, Stored},
-        sync_cursor::{self, SyncCursor},
+        sync_cursor::{self, FilePosition, SyncCursor},
         sync_listing::{self, Listed},
         sync_run::{self, Claim, Held},
     },
     domain::{
         RecordId,
+        message_key::KEYED,
         record::{Change, ChangedRecord, LabelDelta, Record},
         sync::{Counts, Mode, Outcome, SkipReason},
     },
@@ -24,9 +27,13 @@ use crate::{
 
 /// What is to be done about one id.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// It was fetched and understood.
     Store(Box<Record>),
+    /// It was read from a file and understood, with names of labels whose ids are not known.
+    Import(Box<Record>, Vec<String>),
+    /// It was read from a file and cannot be stored; there is nobody to ask again.
+    Refuse(String),
     /// It is stored and was only seen again.
     Keep(String),
     /// Its labels changed, if it is stored.
@@ -42,10 +49,11 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    pub(super) fn id(&self) -> &str {
+    fn id(&self) -> &str {
         match self {
-            Self::Store(record) => &record.external_id,
-            Self::Keep(id)
+            Self::Store(record) | Self::Import(record, _) => &record.external_id,
+            Self::Refuse(id)
+            | Self::Keep(id)
             | Self::Patch(id, _)
             | Self::Gone(id)
             | Self::Skip(id, _)
@@ -56,37 +64,53 @@ impl Entry {
 }
 
 /// What goes with a batch beside its entries.
-pub(super) struct Commit<'a> {
-    pub(super) claim: &'a Claim,
-    pub(super) source: &'a outbox::Source,
-    pub(super) mode: Mode,
+pub(crate) struct Commit<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) source: &'a outbox::Source,
+    pub(crate) mode: Mode,
     /// The run's counts before the batch.
-    pub(super) counts: &'a Counts,
+    pub(crate) counts: &'a Counts,
     /// Items fetched for this batch.
-    pub(super) fetched: i64,
-    /// Units spent by the run so far.
-    pub(super) quota_units: i64,
-    /// What the governor wants remembered.
-    pub(super) spending: serde_json::Value,
-    /// Moves with the last batch of its page.
-    pub(super) cursor: Option<SyncCursor>,
-    pub(super) now: DateTime<Utc>,
+    pub(crate) fetched: i64,
+    /// Whether there may be rows that only an import has brought, or in an import any row: then copies
+    /// are looked for.
+    pub(crate) among_imported: bool,
+    /// What moves on with the batch.
+    pub(crate) moves: Moves<'a>,
+    pub(crate) now: DateTime<Utc>,
+}
+
+/// What moves on with a batch.
+pub(crate) enum Moves<'a> {
+    /// A sync.
+    Sync {
+        /// Units spent by the run so far.
+        quota_units: i64,
+        /// What the governor wants remembered.
+        spending: serde_json::Value,
+        /// Moves with the last batch of its page.
+        cursor: Option<SyncCursor>,
+    },
+    /// The file with this fingerprint: up to there, or to its end.
+    File(&'a str, Option<FilePosition>),
+    /// Nothing.
+    Nothing,
 }
 
 /// What a committed batch says.
 #[derive(Debug)]
-pub(super) struct Committed {
+pub(crate) struct Committed {
     /// The run's counts after the batch.
-    pub(super) counts: Counts,
+    pub(crate) counts: Counts,
     /// What others want of the run.
-    pub(super) held: Held,
+    pub(crate) held: Held,
     /// How often items got which outcome. Unlike `counts`, an item whose outcome changed counts for
     /// both.
-    pub(super) outcomes: Vec<(Outcome, u64)>,
+    pub(crate) outcomes: Vec<(Outcome, u64)>,
 }
 
 /// Does what the entries say, in one transaction.
-pub(super) async fn commit(
+pub(crate) async fn commit(
     db: &Db,
     entries: Vec<Entry>,
     commit: Commit<'_>,
@@ -101,11 +125,8 @@ pub(super) async fn commit(
     let outcomes = std::mem::take(&mut state.outcomes).into_iter().collect();
     let (counts, changed) = state.write(&tx).await?;
     fail_point!("batch.rows");
-    if let Some(cursor) = &commit.cursor {
-        sync_cursor::save(&tx, commit.claim.integration_id, cursor, commit.now).await?;
-    }
+    let quota_units = move_on(&tx, &commit).await?;
     fail_point!("batch.cursor");
-    quota_window::save(&tx, commit.claim.integration_id, commit.spending).await?;
     let events = outbox::append_dna_events(&tx, commit.source, changed, commit.now).await?;
     fail_point!("batch.outbox");
     sync_run::save_progress(
@@ -113,7 +134,7 @@ pub(super) async fn commit(
         commit.claim.run_id,
         commit.mode,
         &counts,
-        commit.quota_units,
+        quota_units,
         events,
         got_somewhere,
     )
@@ -126,6 +147,30 @@ pub(super) async fn commit(
         held,
         outcomes,
     })
+}
+
+/// Moves on what goes with the batch; gives the units spent so far.
+async fn move_on(tx: &Tx, commit: &Commit<'_>) -> Result<i64, DbError> {
+    let integration = commit.claim.integration_id;
+    match &commit.moves {
+        Moves::Sync {
+            quota_units,
+            spending,
+            cursor,
+        } => {
+            if let Some(cursor) = cursor {
+                sync_cursor::save(tx, integration, cursor, commit.now).await?;
+            }
+            quota_window::save(tx, integration, spending.clone()).await?;
+            Ok(*quota_units)
+        }
+        Moves::File(fingerprint, position) => {
+            let position = position.as_ref();
+            sync_cursor::save_file(tx, integration, fingerprint, position, commit.now).await?;
+            Ok(0)
+        }
+        Moves::Nothing => Ok(0),
+    }
 }
 
 /// The cursor as it is saved: a resync's listing belongs to its run.
@@ -143,6 +188,12 @@ struct State<'a> {
     outcomes: HashMap<Outcome, u64>,
     listed: HashMap<String, Listed>,
     stored: HashMap<String, Stored>,
+    /// Rows by the key of their message.
+    copies: HashMap<String, Vec<Copy>>,
+    /// Rows that get another external id.
+    renamed: Vec<(RecordId, String)>,
+    /// Ids that the service itself names.
+    shown: Vec<String>,
     rows: HashMap<String, NewRow>,
     relabelled: HashMap<String, (RecordId, Vec<String>)>,
     erased: Vec<RecordId>,
@@ -168,12 +219,31 @@ impl<'a> State<'a> {
             .collect();
         let mut counts = commit.counts.clone();
         counts.fetched += commit.fetched;
+        let stored = raw_data::lookup(tx, commit.claim.integration_id, &touched).await?;
+        let (mut keys, mut shown) = (Vec::new(), Vec::new());
+        if commit.among_imported {
+            for entry in entries {
+                match entry {
+                    Entry::Store(record) | Entry::Import(record, _) => {
+                        let new = !stored.contains_key(&record.external_id);
+                        keys.extend(record.message_key.clone().filter(|_| new));
+                    }
+                    Entry::Keep(id) | Entry::Patch(id, _) | Entry::Labelled(id, _) => {
+                        shown.push(id.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
         Ok(Self {
             commit,
             counts,
             outcomes: HashMap::new(),
             listed: sync_listing::lookup(tx, commit.claim.run_id, &ids).await?,
-            stored: raw_data::lookup(tx, commit.claim.integration_id, &touched).await?,
+            copies: imported::copies(tx, commit.claim.integration_id, &keys).await?,
+            stored,
+            shown,
+            renamed: Vec::new(),
             rows: HashMap::new(),
             relabelled: HashMap::new(),
             erased: Vec::new(),
@@ -186,6 +256,8 @@ impl<'a> State<'a> {
         let id = entry.id().to_owned();
         let outcome = match entry {
             Entry::Store(record) => self.store(*record),
+            Entry::Import(record, label_names) => self.import(*record, label_names),
+            Entry::Refuse(_) => Outcome::Failed,
             Entry::Keep(_) => Outcome::Unchanged,
             Entry::Patch(_, delta) => self.patch(&id, &delta),
             Entry::Gone(_) => self.gone(&id),
@@ -213,9 +285,15 @@ impl<'a> State<'a> {
         entry.outcome = Some(after);
     }
 
-    fn store(&mut self, mut record: Record) -> Outcome {
+    fn store(&mut self, record: Record) -> Outcome {
         let id = record.external_id.clone();
         self.settled.insert(id.clone());
+        if !self.stored.contains_key(&id)
+            && let Some(copy) = self.take_keyed_copy(&record)
+        {
+            self.put(record, copy.id, Change::Updated, false, Vec::new());
+            return Outcome::Updated;
+        }
         let known = self.stored.get(&id);
         let live = known.filter(|stored| !stored.deleted);
         let same = |live: &Stored| {
@@ -228,27 +306,79 @@ impl<'a> State<'a> {
             Some(_) => (Outcome::Updated, Change::Updated),
             None => (Outcome::Stored, Change::Created),
         };
+        let row = known.map_or_else(RecordId::new, |stored| stored.id);
+        self.put(record, row, change, false, Vec::new());
+        outcome
+    }
+
+    /// What a file says never changes what is here: it is older.
+    fn import(&mut self, record: Record, label_names: Vec<String>) -> Outcome {
+        if let Some(stored) = self.stored.get(&record.external_id) {
+            return seen_again(stored.deleted);
+        }
+        if record.external_id.starts_with(KEYED) {
+            let copies = record
+                .message_key
+                .as_ref()
+                .and_then(|key| self.copies.get(key));
+            if let Some(copies) = copies.filter(|copies| !copies.is_empty()) {
+                return seen_again(copies.iter().all(|copy| copy.stored.deleted));
+            }
+        } else if let Some(copy) = self.take_keyed_copy(&record) {
+            self.put(record, copy.id, Change::Updated, true, label_names);
+            return Outcome::Updated;
+        }
+        self.put(record, RecordId::new(), Change::Created, true, label_names);
+        Outcome::Stored
+    }
+
+    /// The row of another copy of the message whose service had not named it, which is the record's
+    /// row from now on.
+    fn take_keyed_copy(&mut self, record: &Record) -> Option<Stored> {
+        let copies = self.copies.get_mut(record.message_key.as_ref()?)?;
+        let index = copies
+            .iter()
+            .position(|copy| copy.external_id.starts_with(KEYED) && !copy.stored.deleted)?;
+        let copy = copies.swap_remove(index);
+        self.renamed
+            .push((copy.stored.id, record.external_id.clone()));
+        Some(copy.stored)
+    }
+
+    /// Writes a record as the row `id`.
+    fn put(
+        &mut self,
+        mut record: Record,
+        id: RecordId,
+        change: Change,
+        imported: bool,
+        label_names: Vec<String>,
+    ) {
+        let external_id = record.external_id.clone();
         let stored = Stored {
-            id: known.map_or_else(RecordId::new, |stored| stored.id),
+            id,
             data_type: record.data_type.to_owned(),
             content_hash: record.content_hash.clone(),
             labels: record.labels.clone(),
             deleted: false,
         };
-        self.changed.insert(id.clone(), stored.changed(&id, change));
+        let changed = stored.changed(&external_id, change);
+        self.changed.insert(external_id.clone(), changed);
         self.rows.insert(
-            id.clone(),
+            external_id.clone(),
             NewRow {
-                id: stored.id,
-                external_id: id.clone(),
+                id,
+                external_id: external_id.clone(),
                 data_type: record.data_type,
                 meta_data: record.stored_meta_data(),
                 data_content: record.data_content,
                 content_hash: record.content_hash,
+                message_key: record.message_key,
+                imported,
+                label_names,
             },
         );
-        self.stored.insert(id, stored);
-        outcome
+        self.stored.insert(external_id, stored);
     }
 
     fn patch(&mut self, id: &str, delta: &LabelDelta) -> Outcome {
@@ -322,6 +452,10 @@ impl<'a> State<'a> {
     async fn write(self, tx: &Tx) -> Result<(Counts, Vec<ChangedRecord>), DbError> {
         let claim = self.commit.claim;
         let now = self.commit.now;
+        for (id, external_id) in self.renamed {
+            imported::rename(tx, id, &external_id).await?;
+        }
+        imported::mark_shown(tx, claim.integration_id, &self.shown).await?;
         let rows = self.rows.into_values().collect();
         raw_data::upsert(tx, claim.entity_id, claim.integration_id, rows, now).await?;
         for (id, labels) in self.relabelled.into_values() {
@@ -332,5 +466,14 @@ impl<'a> State<'a> {
         gap::close(tx, claim.integration_id, &settled).await?;
         sync_listing::save(tx, claim.run_id, &self.listed).await?;
         Ok((self.counts, self.changed.into_values().collect()))
+    }
+}
+
+/// What becomes of an item of a file that has a row: nothing, and what was erased stays so.
+fn seen_again(deleted: bool) -> Outcome {
+    if deleted {
+        Outcome::Skipped(SkipReason::Deleted)
+    } else {
+        Outcome::Unchanged
     }
 }

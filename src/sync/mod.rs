@@ -13,15 +13,17 @@ use crate::{
     db::{Db, DbError, Tx, integration, integration::Integration, outbox, sync_cursor, sync_run},
     domain::{
         Clock, IntegrationId, RunId, ServiceName,
-        sync::{IntegrationStatus, Mode, Run, Scope, SyncRequested, Trigger},
+        sync::{IntegrationStatus, Mode, Run, RunError, RunStatus, Scope, SyncRequested, Trigger},
     },
     metrics::Metrics,
     oauth::tokens::TokenService,
 };
 
 mod access;
-mod batch;
+pub(crate) mod batch;
 mod finish;
+pub(crate) mod hold;
+mod labels;
 mod outage;
 mod pages;
 mod resync;
@@ -67,6 +69,9 @@ pub struct Engine {
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
+
+/// The error code of an import whose process is gone.
+const IMPORT_INTERRUPTED: &str = "import_interrupted";
 
 /// Why a sync cannot be asked for.
 #[derive(Debug, thiserror::Error)]
@@ -153,10 +158,23 @@ pub async fn request_in(
     Ok(sync_run::active(tx, id).await?.ok_or(DbError::NotFound)?)
 }
 
-/// Puts runs whose worker is gone back into the queue, with their messages: those whose lease is
-/// over, or all of them (`all`, for a process that knows itself to be the only one). Says how many.
+/// Puts syncs whose worker is gone back into the queue, with their messages: those whose lease is
+/// over, or all of them (`all`, for a process that knows itself to be the only one that syncs). Says
+/// how many. Imports whose process is gone have failed.
 pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<usize, DbError> {
     let tx = db.begin().await?;
+    for import in sync_run::interrupted_imports(&tx).await? {
+        let error = RunError {
+            code: IMPORT_INTERRUPTED.to_owned(),
+            detail: "the process that imported is gone; the same command goes on where it stopped"
+                .to_owned(),
+        };
+        let failed = RunStatus::Failed;
+        let ended = sync_run::finish(&tx, import.id, failed, 0, Some(&error), now).await?;
+        if ended.is_some() && import.again_at.is_some() {
+            follow_import(&tx, import.integration_id, now).await?;
+        }
+    }
     outbox::free_abandoned(&tx, all).await?;
     let runs = sync_run::free_abandoned(&tx, all).await?;
     for run in &runs {
@@ -166,6 +184,23 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
     }
     tx.commit().await?;
     Ok(runs.len())
+}
+
+/// Asks for the sync that was asked for while an import was under way, which has ended just now.
+pub(crate) async fn follow_import(
+    tx: &Tx,
+    id: IntegrationId,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let after = Request {
+        trigger: Trigger::Schedule,
+        confirm_mass_deletion: false,
+    };
+    match request_in(tx, now, Scope::Operator, id, after).await {
+        // Switched off meanwhile.
+        Ok(_) | Err(RequestError::NotSyncable(_)) => Ok(()),
+        Err(RequestError::Db(error)) => Err(error),
+    }
 }
 
 /// The message that wakes a worker up for a run.

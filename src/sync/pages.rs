@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    batch::{self, Commit, Entry},
+    batch::{self, Commit, Entry, Moves},
     outage,
     runner::{Active, Stop},
 };
@@ -448,9 +448,12 @@ async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) ->
             mode: active.mode,
             counts: &active.counts,
             fetched: batch.fetched,
-            quota_units: active.quota_units(),
-            spending,
-            cursor,
+            among_imported: active.among_imported,
+            moves: Moves::Sync {
+                quota_units: active.quota_units(),
+                spending,
+                cursor,
+            },
             now: engine.clock.now(),
         },
     )

@@ -86,7 +86,7 @@ fn leave_if_interrupted(active: &Active<'_>) -> Result<(), Stop> {
     active.interrupted().map_or(Ok(()), Err)
 }
 
-async fn begin(active: &mut Active<'_>) -> Result<Tx, Stop> {
+pub(super) async fn begin(active: &mut Active<'_>) -> Result<Tx, Stop> {
     let tx = active.engine.db.begin().await?;
     active.held = sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
     Ok(tx)
@@ -139,7 +139,7 @@ async fn repair_labels(active: &mut Active<'_>, after: &str) -> Result<Option<St
 }
 
 /// Counts and tells what changed, and commits.
-async fn commit_changes(
+pub(super) async fn commit_changes(
     active: &mut Active<'_>,
     tx: Tx,
     changed: Vec<(ChangedRecord, Outcome)>,

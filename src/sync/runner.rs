@@ -4,12 +4,9 @@
 //! elsewhere or has ended is left alone. Whatever ends the process, the next worker goes on from
 //! the last committed batch.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,11 +14,11 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Engine, Service, SyncSettings, access, finish, pages, resync};
+use super::{Engine, Service, SyncSettings, access, finish, hold, labels, pages, resync};
 use crate::{
     connectors::{Access, ConnectorError, Cursor, Listing},
     db::{
-        DbError, former_integration, integration,
+        DbError, former_integration, imported, integration,
         integration::Integration,
         outbox, quota_window, raw_data, sync_cursor, sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
@@ -32,8 +29,6 @@ use crate::{
     },
 };
 
-/// How often a holder looks whether it is to end; each tenth look renews the lease.
-const LOOK: Duration = Duration::from_secs(1);
 /// Rows adopted in one transaction.
 const ADOPT: u64 = 500;
 /// A service that refuses each new cursor is not asked for ever.
@@ -92,6 +87,8 @@ pub(super) struct Active<'a> {
     pub(super) source: outbox::Source,
     pub(super) mode: Mode,
     pub(super) counts: Counts,
+    /// Whether there are rows that only an import has brought.
+    pub(super) among_imported: bool,
     pub(super) held: Held,
     pub(super) started: DateTime<Utc>,
     /// Whether a batch was committed: the run gets somewhere.
@@ -165,40 +162,12 @@ impl Engine {
                 Err(DbError::Fenced) => Ok(Ended::Lost),
                 other => other,
             },
-            () = self.hold(&claim, &cancelled) => Ok(Ended::Lost),
+            () = hold::hold(&self.db, &claim, &cancelled) => Ok(Ended::Lost),
         };
         if matches!(ended, Ok(Ended::Lost)) {
             tracing::warn!("another worker took the run over; this one writes nothing more");
         }
         ended
-    }
-
-    /// Renews the lease until the run is another's, and passes on that it is to end. Leases run on
-    /// the database's clock, so this runs on the machine's.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "leases are not on the program's clock"
-    )]
-    async fn hold(&self, claim: &Claim, cancelled: &CancellationToken) {
-        let mut looks = 0_u32;
-        loop {
-            tokio::time::sleep(LOOK).await;
-            looks += 1;
-            let held = if looks.is_multiple_of(10) {
-                sync_run::renew(&self.db, claim.run_id, claim.fence)
-                    .await
-                    .map(|held| held.cancel_requested)
-            } else {
-                sync_run::cancel_requested(&self.db, claim.run_id).await
-            };
-            match held {
-                Ok(true) => cancelled.cancel(),
-                Ok(false) => {}
-                Err(DbError::Fenced) => return,
-                // The next batch will tell; the lease outlives a short outage.
-                Err(error) => tracing::warn!(error = %error, "the lease could not be renewed"),
-            }
-        }
     }
 
     async fn carry_out(
@@ -228,6 +197,7 @@ impl Engine {
             },
             mode: mode_of(&claim.mode),
             counts: claim.counts.clone(),
+            among_imported: false,
             held: sync_run::fence(&tx, claim.run_id, claim.fence).await?,
             claim: claim.clone(),
             integration: found,
@@ -281,6 +251,9 @@ impl Active<'_> {
             () = cancelled.cancelled() => return Err(Stop::Cancelled),
             () = shutdown.cancelled() => return Err(Stop::Shutdown),
         };
+        let integration = self.claim.integration_id;
+        self.among_imported = imported::has_any(&self.engine.db, integration).await?;
+        labels::name(self).await?;
         pages::retry_gaps(self).await?;
         let mut resyncs = 0;
         loop {
@@ -343,7 +316,7 @@ impl Active<'_> {
             }
             None => {
                 // Rows that are here already were shown by a cursor that is lost.
-                let rows = raw_data::has_any(&self.engine.db, self.claim.integration_id).await?;
+                let rows = raw_data::has_shown(&self.engine.db, self.claim.integration_id).await?;
                 self.start(if rows { Listing::Resync } else { Listing::Full })
                     .await
             }
@@ -355,7 +328,7 @@ impl Active<'_> {
         let account = self.service.connector.account(&self.access).await?;
         self.accept_account(&account.name).await?;
         // Adoption may just have brought rows.
-        let rows = raw_data::has_any(&self.engine.db, self.claim.integration_id).await?;
+        let rows = raw_data::has_shown(&self.engine.db, self.claim.integration_id).await?;
         let listing = if rows { Listing::Resync } else { listing };
         let value = self
             .service

@@ -21,6 +21,7 @@ mod emulator;
 mod ending;
 mod examples;
 mod harness;
+mod importing;
 mod kills;
 mod logs;
 mod metrics;

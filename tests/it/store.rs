@@ -159,6 +159,9 @@ fn new_row(of: &Integration, external_id: &str, labels: &[&str]) -> raw_data::Ne
             "subject": AWKWARD, "labels": labels, "integration_id": of.id, "trust": "untrusted_external",
         }),
         content_hash: format!("hash of {external_id}"),
+        message_key: None,
+        imported: external_id.starts_with("mid:"),
+        label_names: Vec::new(),
     }
 }
 

@@ -62,7 +62,7 @@ impl Api<'_> {
     }
 
     pub(super) async fn labels(&self) -> Result<ListLabelsResponse, ClientError> {
-        let query = [("fields", "labels(id,type)")];
+        let query = [("fields", "labels(id,name)")];
         let units = self.quota.profile;
         self.page(&["labels"], &query, units, "labels.list").await
     }

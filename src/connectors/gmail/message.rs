@@ -15,7 +15,11 @@ use super::{
     api::place,
     history::hidden,
 };
-use crate::domain::{IntegrationId, record::Record, sync::SkipReason, time};
+use crate::domain::{
+    IntegrationId,
+    record::{self, EMAIL, Record},
+    sync::SkipReason,
+};
 
 /// Whether Gmail pads its base64url is not documented and reports differ, so both are taken.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -70,7 +74,7 @@ pub(super) fn normalize(
     }
     Ok(Normalized::Record(Box::new(Record::new(
         item.id.clone(),
-        "email",
+        EMAIL,
         parsed.text,
         meta_data,
         labels,
@@ -84,19 +88,12 @@ fn date_by_gmail(meta_data: &mut Value, internal_date: Option<&str>) {
         .and_then(|text| text.parse().ok())
         .and_then(DateTime::from_timestamp_millis);
     let Some(received) = received else { return };
-    meta_data["date"] = json!(time::rfc3339(received));
-    // In the form of the mail's own warnings.
-    let warning = json!({
-        "code": "date_from_service",
-        "detail": "the mail has no date that can be read; this is when gmail received it",
-    });
-    match &mut meta_data["warnings"] {
-        Value::Array(warnings) => warnings.push(warning),
-        other => *other = json!([warning]),
-    }
+    let detail = "the mail has no date that can be read; this is when gmail received it";
+    record::stand_in_date(meta_data, received, "date_from_service", detail);
 }
 
-/// Gmail escapes its snippets for HTML.
+/// Gmail escapes its snippets for HTML. The zero character, which PostgreSQL refuses in JSON, is left
+/// out.
 fn unescape(text: &str) -> String {
     /// No character reference that is read here is longer, without `&` and `;`.
     const LONGEST: usize = 9;
@@ -118,6 +115,7 @@ fn unescape(text: &str) -> String {
         }
     }
     plain.push_str(rest);
+    plain.retain(|character| character != '\0');
     plain
 }
 
@@ -136,8 +134,7 @@ fn character(name: &str) -> Option<char> {
         Some(hex) => u32::from_str_radix(hex, 16).ok()?,
         None => digits.parse().ok()?,
     };
-    // PostgreSQL text refuses the zero character.
-    char::from_u32(code).filter(|&character| character != '\0')
+    char::from_u32(code)
 }
 
 #[cfg(test)]
@@ -150,7 +147,7 @@ mod tests {
 
     fn item(raw: &str, labels: &[&str]) -> RawItem {
         let body = json!({"id": "18c", "threadId": "18a", "labelIds": labels, "historyId": "5",
-            "snippet": "Tom &amp; &#39;Ann&#39; &lt;3 &unknown; & &#x1F600;",
+            "snippet": "Tom &amp;\0 &#39;Ann&#39;&#0; &lt;3 &unknown; & &#x1F600;",
             "internalDate": "1785585600123", "raw": raw});
         RawItem {
             id: "18c".into(),

@@ -22,7 +22,7 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use super::{
-    Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Listing, Malformed,
+    Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Label, Listing, Malformed,
     Normalized, Page, RawItem, client::ClientError,
 };
 use crate::{
@@ -82,6 +82,19 @@ impl Connector for Gmail {
             name,
             anchor: Value::String(history_id.to_string()),
         })
+    }
+
+    async fn labels(&self, access: &Access) -> Result<Vec<Label>, ConnectorError> {
+        let answer = self.api(access).labels().await?;
+        let labels = answer.labels.unwrap_or_default().into_iter();
+        Ok(labels
+            .filter_map(|label| {
+                Some(Label {
+                    id: label.id?,
+                    name: label.name?,
+                })
+            })
+            .collect())
     }
 
     fn start(
@@ -192,7 +205,7 @@ impl Gmail {
         match listing.stage.clone() {
             Stage::Messages => self.list_messages(access, position, listing).await,
             Stage::LabelNames => {
-                let labels = self.label_names(access).await?;
+                let labels = self.label_ids(access).await?;
                 listing.enter(Stage::Labels(labels.clone()));
                 self.list_label(access, position, listing, labels).await
             }
@@ -261,7 +274,7 @@ impl Gmail {
             }
             // A label that was removed meanwhile is on no message.
             Err(error) if denies_label(&error) => {
-                if self.label_names(access).await?.contains(&label) {
+                if self.label_ids(access).await?.contains(&label) {
                     return Err(error.into());
                 }
                 (Vec::new(), None)
@@ -286,13 +299,10 @@ impl Gmail {
         page(changes, &position, true)
     }
 
-    async fn label_names(&self, access: &Access) -> Result<Vec<String>, ConnectorError> {
+    async fn label_ids(&self, access: &Access) -> Result<Vec<String>, ConnectorError> {
         let answer = self.api(access).labels().await?;
-        let mut names = Vec::new();
-        for label in answer.labels.unwrap_or_default() {
-            names.extend(label.id);
-        }
-        Ok(names)
+        let labels = answer.labels.unwrap_or_default().into_iter();
+        Ok(labels.filter_map(|label| label.id).collect())
     }
 }
 

@@ -92,7 +92,7 @@ async fn a_database_that_cannot_be_used_is_named() {
     found.assert("schema", "fail", &["m999_more", "use that version"]);
     found.assert("integrations", "skip", &["the schema is another"]);
     let mut database = world.database().await;
-    let older = "DELETE FROM seaql_migrations WHERE version LIKE 'm999%' OR version LIKE 'm009%'";
+    let older = "DELETE FROM seaql_migrations WHERE version LIKE 'm999%' OR version LIKE 'm010%'";
     database.execute(older).await.unwrap();
     database
         .execute("PRAGMA journal_mode = delete")
@@ -100,7 +100,7 @@ async fn a_database_that_cannot_be_used_is_named() {
         .unwrap();
     database.close().await.unwrap();
     let found = Found::in_world(&world).await;
-    found.assert("schema", "fail", &["lacks m009", "run `nucleus migrate`"]);
+    found.assert("schema", "fail", &["lacks m010", "run `nucleus migrate`"]);
     found.assert("database", "warn", &["journal delete", "local disk"]);
     assert!(fs::read(&file).unwrap().len() >= good.len());
 
