@@ -85,11 +85,9 @@ fn is_base64_line(text: &[u8], first: bool) -> bool {
     if strays == 0 {
         return true;
     }
-    let blanks = text.iter().any(u8::is_ascii_whitespace);
-    !blanks
-        && !text.starts_with(b"--")
-        && strays * STRAY_BYTES <= text.len()
-        && !(first && strays > 1)
+    let words = text.iter().any(u8::is_ascii_whitespace) || text.starts_with(b"--");
+    let most = if first { 1 } else { text.len() / STRAY_BYTES };
+    !words && strays <= most
 }
 
 fn is_base64(byte: u8) -> bool {
