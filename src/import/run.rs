@@ -129,15 +129,14 @@ enum Source {
 fn look(input: Input) -> Result<Vec<Source>, ImportError> {
     match input {
         Input::Mbox(places) => {
-            for place in places.iter().filter(|place| *place != &Place::Input) {
+            for place in &places {
                 let read = |source| ImportError::Read {
                     name: place.name(),
                     source,
                 };
-                if let Place::File(path) = place {
-                    path.metadata().map_err(read)?;
-                }
-                if place.is_file() {
+                let Place::File(path) = place else { continue };
+                let about = path.metadata().map_err(read)?;
+                if about.is_file() || about.is_dir() {
                     let opened = files::open(place).map_err(read)?;
                     Reader::new(opened.input, MAX_BYTES).map_err(|error| refused(place, error))?;
                 }

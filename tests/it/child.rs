@@ -6,7 +6,7 @@ use std::{
     future::Future,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Command, ExitStatus, Stdio},
+    process::{ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
@@ -191,8 +191,20 @@ pub struct Child {
 
 impl Child {
     pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::start(command)
+    }
+
+    /// With a standard input that ends when what is given is dropped.
+    pub fn spawn_with_input(mut command: Command) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut child = Self::start(command);
+        let input = child.process.stdin.take().unwrap();
+        (child, input)
+    }
+
+    fn start(mut command: Command) -> Self {
         let mut process = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -225,11 +237,21 @@ impl Child {
 
     /// The most memory it has held so far, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
+        self.try_peak_memory_kib().unwrap()
+    }
+
+    /// As [`Self::peak_memory_kib`]; `None` once it has ended.
+    pub fn try_peak_memory_kib(&self) -> Option<u64> {
         let path = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(path).unwrap();
+        let status = std::fs::read_to_string(path).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let number = peak.unwrap().trim().trim_end_matches(" kB");
-        number.parse().unwrap()
+        let number = peak?.trim().trim_end_matches(" kB");
+        number.parse().ok()
+    }
+
+    /// Whether it has come to its end.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
     }
 
     pub fn signal(&self, signal: Signal) {

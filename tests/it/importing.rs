@@ -1,13 +1,16 @@
 //! Imports from files beside the API: nothing twice, nothing lost, nothing changed back, and no unit
 //! of quota for what a file has brought. Each on SQLite and on PostgreSQL.
 
+mod commands;
 mod export;
+mod killed;
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
+pub use killed::abort_while_importing;
 use nucleus::{
     demo::{Arrival, Mailbox, Method, Raw, generate},
     domain::sync::{Counts, Run},

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     child::{Api, Child, PATIENCE, Server, World, happens, moment},
     harness::assert_adds_up,
+    importing::abort_while_importing,
 };
 
 const KILLS: usize = 50;
@@ -38,7 +39,7 @@ pub fn seed() -> u64 {
 }
 
 /// Rows, counts and events of a database whose process is dead; they change together or not at all.
-async fn assert_in_step(world: &World) -> i64 {
+pub async fn assert_in_step(world: &World) -> i64 {
     let mut database = world.database().await;
     let (rows, stored, changed, told): (i64, i64, i64, i64) = sqlx::query_as(
         "SELECT
@@ -186,8 +187,13 @@ async fn start_with_crash(world: &World, point: &str, skip: usize) -> Server {
 }
 
 async fn assert_crashes(server: &mut Server, point: &str) {
-    let status = server.child.exit(PATIENCE).await;
-    let stderr = server.child.stderr();
+    assert_dies(&mut server.child, point).await;
+}
+
+/// Fails unless the process dies at this crash point.
+pub async fn assert_dies(child: &mut Child, point: &str) {
+    let status = child.exit(PATIENCE).await;
+    let stderr = child.stderr();
     assert_eq!(
         status.signal(),
         Some(Signal::SIGABRT as i32),
@@ -217,6 +223,11 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
         "batch.outbox",
         "batch.commit",
         "batch.committed",
+        "import.begun",
+        "import.read",
+        "import.understood",
+        "import.end",
+        "import.ended",
         "resync.commit",
         "resync.committed",
         "run.end",
@@ -245,7 +256,9 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
             }
             "connect" => abort_in_a_browsers_flow(point).await,
             "resync" => abort_in_a_later_sync(point, Later::Resync).await,
+            "import" => abort_while_importing(point, 0).await,
             "batch" => {
+                abort_while_importing(point, 1).await;
                 abort_while_syncing(point, 0).await;
                 // Later batches have rows, events and a cursor before them.
                 abort_while_syncing(point, 2).await;
