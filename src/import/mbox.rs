@@ -178,35 +178,42 @@ impl<R: BufRead> Reader<R> {
         }
         let mut body = Vec::new();
         self.source.read_up_to(length, &mut body)?;
-        let whole = body.len() as u64 == length;
-        // What stands between the body and the next separator: at most the end of a last line and a
-        // blank line.
         let mut between = Vec::new();
-        while whole {
-            let before = between.len();
-            let end = self.source.offset;
-            let more = self.source.read_line(&mut between)?;
-            let line = between[before..].to_vec();
-            if !more {
-                message.raw.extend_from_slice(&body);
-                message.end = end;
-                return Ok(true);
-            }
-            let at_line_start = before > 0 || body.is_empty() || body.ends_with(b"\n");
-            if at_line_start && self.is_separator(&line, true)? {
-                message.raw.extend_from_slice(&body);
-                message.end = end;
-                self.next = Some(without_line_end(&line).to_vec());
-                return Ok(true);
-            }
-            if !is_blank(&line) || between.len() > 4 {
-                break;
-            }
+        let whole = body.len() as u64 == length;
+        if whole && self.ends_behind(&body, &mut between, message)? {
+            message.raw.extend_from_slice(&body);
+            return Ok(true);
         }
         self.wrong_lengths += 1;
         body.extend_from_slice(&between);
         self.source.unread(body);
         Ok(false)
+    }
+
+    /// Whether the file ends behind `body`, or a separator follows with no more `between` than the end of
+    /// a last line and a blank line; then that is where the message ends.
+    fn ends_behind(
+        &mut self,
+        body: &[u8],
+        between: &mut Vec<u8>,
+        message: &mut Message,
+    ) -> io::Result<bool> {
+        loop {
+            let before = between.len();
+            message.end = self.source.offset;
+            if !self.source.read_line(between)? {
+                return Ok(true);
+            }
+            let line = between[before..].to_vec();
+            let at_line_start = before > 0 || body.is_empty() || body.ends_with(b"\n");
+            if at_line_start && self.is_separator(&line, true)? {
+                self.next = Some(without_line_end(&line).to_vec());
+                return Ok(true);
+            }
+            if !is_blank(&line) || between.len() > 4 {
+                return Ok(false);
+            }
+        }
     }
 
     /// Whether `line`, at whose beginning a line begins, is a separator. Writers escape what is not,
@@ -223,7 +230,8 @@ impl<R: BufRead> Reader<R> {
         if blank_before && dated {
             return Ok(true);
         }
-        if !dated && !(blank_before && separator::names_one_sender(text)) {
+        let possible = dated || (blank_before && separator::names_one_sender(text));
+        if !possible {
             return Ok(false);
         }
         let mut following = Vec::new();
