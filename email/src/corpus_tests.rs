@@ -70,7 +70,7 @@ fn every_message_of_the_corpus_keeps_the_promises() {
         }
         with_text += usize::from(!email.text.is_empty());
         with_html += usize::from(email.html.is_some());
-        with_quote += usize::from(email.quote_offset.is_some());
+        with_quote += usize::from(!email.quotes.is_empty());
         not_messages += usize::from(codes(&email).contains(&WarningCode::NotAMessage));
     }
     println!(

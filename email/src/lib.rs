@@ -27,6 +27,7 @@ mod headers;
 mod html;
 mod layout;
 mod parameters;
+mod phrases;
 mod protection;
 mod reply;
 mod report;
@@ -54,6 +55,7 @@ use sha2::{Digest, Sha256};
 
 pub use calendar::{Attendee, Calendar, Event};
 pub use protection::Protection;
+pub use reply::reply_text;
 pub use report::{Recipient, Report, ReportKind};
 
 /// Longest raw message that is read, in bytes; what follows is left out. Gmail's own cap for one message is lower.
@@ -80,6 +82,8 @@ pub const MAX_EVENTS: usize = 20;
 pub const MAX_ATTENDEES: usize = 200;
 /// Most recipients of a report that are kept.
 pub const MAX_REPORT_RECIPIENTS: usize = 200;
+/// Most quotes, and most signatures, of which the places are kept; what is beyond them counts as written.
+pub const MAX_RANGES: usize = 2_000;
 /// Longest readable text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Longest HTML that is sanitised, in bytes; a longer one gives text only.
@@ -141,12 +145,12 @@ pub struct ParsedEmail {
     pub partial: Option<Partial>,
     /// Sanitised HTML, where the mail had HTML that could be sanitised in bounded time.
     pub html: Option<String>,
-    /// `text` without quotes and signature. None where there is neither: it would be `text` itself.
+    /// `text` without `quotes` and `signatures`. None where there is neither: it would be `text` itself.
     pub reply_text: Option<String>,
-    /// Where the first quoted text begins (its introduction included), in bytes of `text`.
-    pub quote_offset: Option<usize>,
-    /// Where the sender's signature begins (its delimiter included), in bytes of `text`.
-    pub signature_offset: Option<usize>,
+    /// Begin and end of what is quoted (introductions included), in bytes of `text`: whole lines, in order.
+    pub quotes: Vec<[usize; 2]>,
+    /// Begin and end of signatures and footers (delimiters included), in bytes of `text`: whole lines, in order.
+    pub signatures: Vec<[usize; 2]>,
     /// SHA-256 of the raw message, lower-case hex.
     pub sha256: String,
     /// Length of the raw message, in bytes.
@@ -227,6 +231,8 @@ pub enum WarningCode {
     LimitCalendar,
     /// More than [`MAX_REPORT_RECIPIENTS`] recipients of a report.
     LimitReport,
+    /// More than [`MAX_RANGES`] quotes or signatures.
+    LimitRanges,
     /// More than [`MAX_ATTACHMENTS`] attachments.
     LimitAttachments,
     /// More text than [`MAX_TEXT_BYTES`].
@@ -304,10 +310,14 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
             );
         }
     }
-    let cut = reply::split(&email.text);
-    email.reply_text = cut.reply_text;
-    email.quote_offset = cut.quote_offset;
-    email.signature_offset = cut.signature_offset;
+    let cut = reply::split(&email.text, &mut warnings);
+    email.quotes = cut.quotes;
+    email.signatures = cut.signatures;
+    let mut taken = [email.quotes.as_slice(), &email.signatures].concat();
+    if !taken.is_empty() {
+        taken.sort_unstable();
+        email.reply_text = Some(reply::reply_text(&email.text, &taken));
+    }
     email.warnings = warnings.0;
     email
 }
@@ -336,8 +346,10 @@ impl ParsedEmail {
             "partial": self.partial,
             "html": self.html,
             "reply_text": self.reply_text,
-            "quote_offset": self.quote_offset,
-            "signature_offset": self.signature_offset,
+            "quotes": self.quotes,
+            "quote_offset": self.quotes.first().map(|range| range[0]),
+            "signatures": self.signatures,
+            "signature_offset": self.signatures.first().map(|range| range[0]),
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
             "warnings": self.warnings,

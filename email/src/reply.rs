@@ -1,355 +1,555 @@
-//! Tells what a person wrote from what they quoted and from their signature. It works on finished text, line by
-//! line, and only marks places: no text is changed.
+//! Tells what a person wrote from what they quoted and from signatures. It works on finished text, line by line, and
+//! only marks places: ranges of whole lines. Nothing is lost: what is in no range is the reply.
+//!
+//! Work a line is bounded: only a few lines around it are looked at, whatever the text.
+
+use super::phrases::{
+    BLOCK_NAMES, DEVICE_LINES, FOOTER_STARTS, FOOTERS, FROM_NAMES, OPENERS, ORIGINAL,
+    ORIGINAL_ENDS, OWN_WORDS, PROMPTS, VERBS_WITHIN, WROTE, WROTE_TOO,
+};
+use super::{MAX_RANGES, WarningCode, Warnings};
 
 /// Lines an attribution such as "On …, … wrote:" may be wrapped over.
 const MAX_ATTRIBUTION_LINES: usize = 4;
 /// Longest attribution, in bytes.
 const MAX_ATTRIBUTION_BYTES: usize = 400;
+/// Longest attribution that is only a name, in bytes.
+const MAX_NAME_BYTES: usize = 60;
 /// Lines of a header block that are looked at after its first.
-const HEADER_BLOCK_LINES: usize = 6;
+const HEADER_BLOCK_LINES: usize = 12;
 /// Longest signature without a delimiter of its own ("Sent from my …"), in bytes.
 const MAX_DEVICE_LINE_BYTES: usize = 120;
+/// Longest signature after a proper delimiter ("-- "), in lines.
+const MAX_SIGNATURE_LINES: usize = 80;
+/// Longest signature after a sloppy one, and longest footer below a rule, in lines.
+const MAX_FOOTER_LINES: usize = 30;
+/// Lines of a footer that may say what it is.
+const FOOTER_WORD_LINES: usize = 8;
+/// Longest footer below a rule, in bytes.
+const MAX_FOOTER_BYTES: usize = 3_000;
+/// How many underscores Mailman draws above its footer.
+const MAILMAN_RULE: usize = 47;
+/// Shortest rule, in characters.
+const MIN_RULE: usize = 15;
+/// Shortest line that a mail program is believed to have wrapped, in bytes.
+const MIN_WRAPPED_BYTES: usize = 64;
 
-/// How attributions end, in lower case, before their colon.
-const WROTE: [&str; 38] = [
-    "wrote",
-    "writes",
-    "said",
-    "schrieb",
-    "schrieb am",
-    "a écrit",
-    "écrit",
-    "escribió",
-    "escribio",
-    "ha scritto",
-    "scrive",
-    "schreef",
-    "schreef het volgende",
-    "escreveu",
-    "napisał",
-    "napisał(a)",
-    "napisała",
-    "skrev",
-    "kirjoitti",
-    "napsal",
-    "napsal(a)",
-    "napísal",
-    "написал",
-    "написал(а)",
-    "написала",
-    "пишет",
-    "пише",
-    "написав",
-    "yazdı",
-    "írta",
-    "a scris",
-    "έγραψε",
-    "写道",
-    "寫道",
-    "のメール",
-    "작성",
-    "כתב",
-    "كتب",
-];
-/// Words of the lines that part an answer from a forwarded or original message.
-const ORIGINAL: [&str; 24] = [
-    "original message",
-    "original appointment",
-    "forwarded message",
-    "begin forwarded message",
-    "ursprüngliche nachricht",
-    "originalnachricht",
-    "weitergeleitete nachricht",
-    "message d'origine",
-    "message transféré",
-    "mensaje original",
-    "mensaje reenviado",
-    "messaggio originale",
-    "messaggio inoltrato",
-    "oorspronkelijk bericht",
-    "doorgestuurd bericht",
-    "mensagem original",
-    "mensagem encaminhada",
-    "oryginalna wiadomość",
-    "wiadomość oryginalna",
-    "исходное сообщение",
-    "пересылаемое сообщение",
-    "原始邮件",
-    "元のメッセージ",
-    "reply message",
-];
-/// Names of the first line of a quoted header block.
-const FROM_NAMES: [&str; 15] = [
-    "from",
-    "von",
-    "de",
-    "da",
-    "van",
-    "från",
-    "fra",
-    "od",
-    "от",
-    "lähettäjä",
-    "kimden",
-    "发件人",
-    "寄件者",
-    "差出人",
-    "보낸 사람",
-];
-/// Names of its other lines.
-const BLOCK_NAMES: [&str; 46] = [
-    "sent",
-    "date",
-    "to",
-    "subject",
-    "gesendet",
-    "datum",
-    "an",
-    "betreff",
-    "envoyé",
-    "à",
-    "objet",
-    "enviado",
-    "enviado el",
-    "para",
-    "asunto",
-    "assunto",
-    "data",
-    "inviato",
-    "a",
-    "oggetto",
-    "verzonden",
-    "aan",
-    "onderwerp",
-    "skickat",
-    "till",
-    "ämne",
-    "sendt",
-    "til",
-    "emne",
-    "wysłano",
-    "do",
-    "temat",
-    "отправлено",
-    "дата",
-    "кому",
-    "тема",
-    "lähetetty",
-    "gönderilme",
-    "konu",
-    "发送时间",
-    "收件人",
-    "主题",
-    "送信日時",
-    "宛先",
-    "件名",
-    "fecha",
-];
-/// How mail programs of telephones sign.
-const DEVICE_LINES: [&str; 14] = [
-    "sent from my ",
-    "sent from mail for ",
-    "sent from outlook",
-    "sent via ",
-    "get outlook for ",
-    "von meinem ",
-    "gesendet von ",
-    "envoyé de mon ",
-    "envoyé depuis ",
-    "enviado desde mi ",
-    "enviado do meu ",
-    "inviato da ",
-    "verzonden vanaf ",
-    "отправлено с ",
-];
-
-/// Where a text was cut.
+/// What a text consists of besides the reply; ranges of bytes, whole lines, in order, none touching another.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// The text without quotes and signature; none where it has neither.
-    pub(super) reply_text: Option<String>,
-    /// Where the first quote begins, in bytes.
-    pub(super) quote_offset: Option<usize>,
-    /// Where the signature begins, in bytes.
-    pub(super) signature_offset: Option<usize>,
+    /// What is quoted, introductions included.
+    pub(super) quotes: Vec<[usize; 2]>,
+    /// Signatures and footers, their delimiters included.
+    pub(super) signatures: Vec<[usize; 2]>,
 }
 
-/// A line with where it begins.
-#[derive(Clone, Copy)]
-struct Line<'a> {
-    start: usize,
-    text: &'a str,
-}
-
-/// Finds quotes and signature of `text` (LF line ends).
-pub(super) fn split(text: &str) -> Cut {
-    let mut lines = Vec::new();
-    let mut start = 0;
-    for line in text.split('\n') {
-        lines.push(Line { start, text: line });
-        start += line.len() + 1;
-    }
-    let mut cut = Cut::default();
-    let mut kept = String::new();
-    let mut index = 0;
-    let mut in_signature = false;
-    while index < lines.len() {
-        let line = lines[index];
-        if is_quoted(line.text) {
-            cut.quote_offset.get_or_insert(line.start);
-            index += 1;
-            in_signature = false;
-            continue;
-        }
-        if begins_original(&lines, index) {
-            // Everything below is the older message.
-            cut.quote_offset.get_or_insert(line.start);
-            break;
-        }
-        if let Some(length) = attribution(&lines, index) {
-            cut.quote_offset.get_or_insert(line.start);
-            let next = next_text(&lines, index + length);
-            if next.is_none_or(|next| !is_quoted(lines[next].text)) {
-                break;
+/// The text without `ranges`, which are in order: without blank lines around, with one at most between two lines, and
+/// with one where a range was.
+/// With the quotes and signatures of a record it rebuilds `reply_text` from `data_content`.
+pub fn reply_text(text: &str, ranges: &[[usize; 2]]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut blank = false;
+    let mut at = 0;
+    for &[start, end] in ranges.iter().chain(&[[text.len(), text.len()]]) {
+        let between = text.get(at..start).unwrap_or_default();
+        for line in between.split('\n') {
+            if line.trim().is_empty() {
+                blank = true;
+                continue;
             }
-            index += length;
-            continue;
+            if !out.is_empty() {
+                out.push_str(if blank { "\n\n" } else { "\n" });
+            }
+            out.push_str(line);
+            blank = false;
         }
-        if !in_signature && begins_signature(&lines, index) {
-            in_signature = true;
-            cut.signature_offset.get_or_insert(line.start);
-        }
-        if !in_signature {
-            kept.push_str(line.text);
-            kept.push('\n');
-        }
-        index += 1;
+        at = end.max(at);
     }
-    if cut.quote_offset.is_some() || cut.signature_offset.is_some() {
-        cut.reply_text = Some(tidy(&kept));
-    }
-    cut
-}
-
-/// Without blank lines around, and with one blank line where a quote was taken out.
-fn tidy(kept: &str) -> String {
-    let mut out = String::with_capacity(kept.len());
-    let mut blank = 0;
-    for line in kept.trim_end().split('\n') {
-        if line.trim().is_empty() {
-            blank += 1;
-            continue;
-        }
-        if !out.is_empty() {
-            out.push_str(if blank > 0 { "\n\n" } else { "\n" });
-        }
-        out.push_str(line);
-        blank = 0;
-    }
+    out.truncate(out.trim_end().len());
     out
 }
 
+/// What a line is.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Reply,
+    Quote,
+    Signature,
+}
+
+/// The lines of a text, and where each begins.
+struct Lines<'a> {
+    text: Vec<&'a str>,
+    start: Vec<usize>,
+    /// Where the text ends.
+    length: usize,
+    /// The number of lines up to each that is quoted.
+    next_quoted: Vec<usize>,
+}
+
+/// Finds quotes and signatures of `text` (LF line ends).
+pub(super) fn split(text: &str, warnings: &mut Warnings) -> Cut {
+    let mut lines = Lines {
+        text: Vec::new(),
+        start: Vec::new(),
+        length: text.len(),
+        next_quoted: Vec::new(),
+    };
+    let mut start = 0;
+    for line in text.split('\n') {
+        lines.text.push(line);
+        lines.start.push(start);
+        start += line.len() + 1;
+    }
+    lines.next_quoted = vec![lines.len(); lines.len()];
+    let mut next = lines.len();
+    for index in (0..lines.len()).rev() {
+        if lines.quoted(index) {
+            next = index;
+        }
+        lines.next_quoted[index] = next;
+    }
+    let kinds = classify(&lines);
+    ranges(&lines, &kinds, warnings)
+}
+
+/// Names each line.
+fn classify(lines: &Lines<'_>) -> Vec<Kind> {
+    let mut kinds = vec![Kind::Reply; lines.len()];
+    let mut index = 0;
+    let mut in_signature = false;
+    let mut mark = |from: usize, count: usize, kind: Kind| {
+        for slot in kinds.iter_mut().skip(from).take(count) {
+            *slot = kind;
+        }
+        from + count
+    };
+    while index < lines.len() {
+        if lines.quoted(index) || lines.is_wrapped_rest(index) {
+            in_signature = false;
+            index = mark(index, 1, Kind::Quote);
+            continue;
+        }
+        if let Some(length) = lines.original(index) {
+            in_signature = false;
+            let next = lines.next_text(index + length);
+            if next.is_some_and(|next| lines.quoted(next)) {
+                // The older message is marked line by line, and answers may stand between.
+                index = mark(index, length, Kind::Quote);
+                continue;
+            }
+            // Everything below is the older message, unless its end is marked.
+            let end = (index + length..lines.len()).find(|&at| is_original_end(lines.text[at]));
+            let last = end.map_or(lines.len(), |end| end + 1);
+            index = mark(index, last - index, Kind::Quote);
+            continue;
+        }
+        if let Some(length) = lines.attribution(index) {
+            in_signature = false;
+            let next = lines.next_text(index + length);
+            if next.is_none_or(|next| !lines.quoted(next)) {
+                mark(index, lines.len() - index, Kind::Quote);
+                break;
+            }
+            index = mark(index, length, Kind::Quote);
+            continue;
+        }
+        in_signature = in_signature || lines.begins_signature(index);
+        let kind = if in_signature {
+            Kind::Signature
+        } else {
+            Kind::Reply
+        };
+        index = mark(index, 1, kind);
+    }
+    kinds
+}
+
+/// Joins lines of a kind to ranges. Blank lines between two of a kind belong to the range; those before the reply
+/// belong to none.
+fn ranges(lines: &Lines<'_>, kinds: &[Kind], warnings: &mut Warnings) -> Cut {
+    let mut cut = Cut::default();
+    let mut open: Option<(Kind, usize, usize)> = None;
+    for (index, &kind) in kinds.iter().enumerate() {
+        if kind == Kind::Reply && lines.text[index].trim().is_empty() {
+            continue;
+        }
+        let end = lines.start.get(index + 1).copied().unwrap_or(lines.length);
+        match &mut open {
+            Some((known, _, last)) if *known == kind => *last = end,
+            _ => {
+                close(&mut cut, open.take(), warnings);
+                open = Some((kind, lines.start[index], end));
+            }
+        }
+    }
+    close(&mut cut, open, warnings);
+    cut
+}
+
+fn close(cut: &mut Cut, open: Option<(Kind, usize, usize)>, warnings: &mut Warnings) {
+    let Some((kind, start, end)) = open else {
+        return;
+    };
+    let list = match kind {
+        Kind::Reply => return,
+        Kind::Quote => &mut cut.quotes,
+        Kind::Signature => &mut cut.signatures,
+    };
+    if list.len() == MAX_RANGES {
+        warnings.add(
+            WarningCode::LimitRanges,
+            format!("more than {MAX_RANGES} quotes or signatures; the rest counts as written"),
+        );
+        return;
+    }
+    list.push([start, end]);
+}
+
+impl Lines<'_> {
+    fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    fn next_text(&self, from: usize) -> Option<usize> {
+        (from..self.len().min(from + MAX_SIGNATURE_LINES))
+            .find(|&index| !self.text[index].trim().is_empty())
+    }
+
+    /// Whether a line bears a quote mark, or the initials of who is quoted and one.
+    fn quoted(&self, index: usize) -> bool {
+        let line = self.text[index];
+        if is_quoted(line) {
+            return true;
+        }
+        let Some(mark) = rare_mark(line) else {
+            return false;
+        };
+        // A single such line may be anything.
+        let same = |other: Option<&&str>| {
+            other.is_some_and(|other| is_quoted(other) || rare_mark(other) == Some(mark))
+        };
+        same(self.text.get(index + 1)) || index > 0 && same(self.text.get(index - 1))
+    }
+
+    /// Whether a line is the rest of a quoted line that a mail program wrapped without marking it.
+    fn is_wrapped_rest(&self, index: usize) -> bool {
+        let Some(before) = index
+            .checked_sub(1)
+            .and_then(|before| self.text.get(before))
+        else {
+            return false;
+        };
+        let line = self.text[index];
+        let next = self.text.get(index + 1).is_some_and(|next| is_quoted(next));
+        next && line.starts_with(char::is_lowercase)
+            && line.len() < MIN_WRAPPED_BYTES / 2
+            && is_quoted(before)
+            && before.len() >= MIN_WRAPPED_BYTES
+            && !before.trim_end().ends_with(['.', '?', '!', ':'])
+    }
+
+    /// How many lines from `index` on are an attribution.
+    fn attribution(&self, index: usize) -> Option<usize> {
+        let first = self.text[index].trim();
+        if first.is_empty() || first.len() > MAX_ATTRIBUTION_BYTES {
+            return None;
+        }
+        let mut joined = String::new();
+        for length in 1..=MAX_ATTRIBUTION_LINES {
+            let line = self.text.get(index + length - 1)?.trim();
+            if line.is_empty() || is_quoted(line) {
+                return None;
+            }
+            if !joined.is_empty() {
+                joined.push(' ');
+            }
+            joined.push_str(line);
+            if joined.len() > MAX_ATTRIBUTION_BYTES {
+                return None;
+            }
+            if !line.ends_with([':', '：']) {
+                continue;
+            }
+            let after = index + length;
+            let next = self.next_text(after);
+            let quoted_next = next.is_some_and(|next| self.quoted(next));
+            let close = quoted_next && next == Some(after);
+            let whole = Sentence::new(&joined);
+            if length == 1 {
+                let found = whole.is_attribution(quoted_next) || close && is_name(first);
+                return found.then_some(1);
+            }
+            // Of a paragraph only what introduces the quote is taken: a sentence with a date that begins as such
+            // sentences do, or one whose last line is no introduction by itself.
+            let opens = whole.dated && (first.contains('@') || Sentence::new(first).opens());
+            let by_itself = Sentence::new(line).is_attribution(quoted_next);
+            let ended = first.ends_with(['.', '!', '?']) && by_itself;
+            let introduces = opens && !ended || whole.dated && !by_itself;
+            let found = whole.is_attribution(quoted_next) && introduces;
+            return found.then_some(length);
+        }
+        None
+    }
+
+    /// How many lines from `index` on introduce a forwarded, answered or returned message that follows.
+    fn original(&self, index: usize) -> Option<usize> {
+        let line = self.text[index].trim();
+        if line.len() >= 8 && line.len() < MAX_ATTRIBUTION_BYTES {
+            let framed = line.starts_with("--") || line.starts_with("__");
+            if framed || line.ends_with(':') && line.starts_with(['B', 'b', 'A', 'a']) {
+                let words = line.trim_matches(['-', '_', ' ', ':', '.']).to_lowercase();
+                let known = ORIGINAL
+                    .iter()
+                    .any(|phrase| words.starts_with(phrase) || framed && words.contains(phrase));
+                if known && !is_original_end(line) {
+                    return Some(1 + self.header_block(index + 1));
+                }
+            }
+            if framed
+                && is_rule(line)
+                && let Some(next) = self.next_text(index + 1)
+            {
+                let block = self.header_block(next);
+                if block > 0 {
+                    return Some(next - index + block);
+                }
+            }
+        }
+        let block = self.header_block(index);
+        (block > 0).then_some(block)
+    }
+
+    /// How many lines from `index` on are a block of From, Sent, To, Subject; 0 where there is none.
+    fn header_block(&self, index: usize) -> usize {
+        let Some(first) = self.text.get(index) else {
+            return 0;
+        };
+        if !named(first, &FROM_NAMES) {
+            return 0;
+        }
+        let mut names = 0;
+        let mut length = 1;
+        for line in self.text.iter().skip(index + 1).take(HEADER_BLOCK_LINES) {
+            if line.trim().is_empty() && names > 0 {
+                break;
+            }
+            names += usize::from(named(line, &BLOCK_NAMES));
+            length += 1;
+        }
+        if names >= 2 { length } else { 0 }
+    }
+
+    /// How many lines lie between `index` and the next quote, or the end.
+    fn until_quote(&self, index: usize) -> usize {
+        self.next_quoted[index] - index
+    }
+
+    fn begins_signature(&self, index: usize) -> bool {
+        let line = self.text[index];
+        if line == "-- " || line == "\u{2014} " {
+            return self.until_quote(index) <= MAX_SIGNATURE_LINES;
+        }
+        let trimmed = line.trim();
+        if trimmed == "--" {
+            return self.until_quote(index) <= MAX_FOOTER_LINES;
+        }
+        if trimmed.is_empty() {
+            return false;
+        }
+        if is_rule(trimmed) {
+            return self.until_quote(index) <= MAX_FOOTER_LINES && self.is_footer(index);
+        }
+        if trimmed.len() > MAX_DEVICE_LINE_BYTES {
+            return false;
+        }
+        let lower = trimmed.to_lowercase();
+        let starts = |known: &[&str]| known.iter().any(|start| lower.starts_with(start));
+        let after_blank = index == 0 || self.text[index - 1].trim().is_empty();
+        if after_blank && starts(&FOOTER_STARTS) {
+            return self.until_quote(index) <= MAX_FOOTER_LINES;
+        }
+        if !starts(&DEVICE_LINES) && !lower.contains("から送信") {
+            return false;
+        }
+        // It is the last thing the sender's program wrote.
+        match self.next_text(index + 1) {
+            None => true,
+            Some(next) => {
+                self.quoted(next)
+                    || self.original(next).is_some()
+                    || self.attribution(next).is_some()
+                    || is_rule(self.text[next].trim())
+            }
+        }
+    }
+
+    /// Whether what stands below the rule at `index` is put there by a list, a service or a lawyer.
+    fn is_footer(&self, index: usize) -> bool {
+        let rule = self.text[index].trim();
+        // Mailman's own, whatever follows.
+        if rule.len() == MAILMAN_RULE && rule.bytes().all(|byte| byte == b'_') {
+            return true;
+        }
+        let last = self.next_quoted[index];
+        let length = self.start.get(last).copied().unwrap_or(self.length) - self.start[index];
+        if length > MAX_FOOTER_BYTES {
+            return false;
+        }
+        let end = last.min(index + FOOTER_WORD_LINES);
+        for line in &self.text[index..end] {
+            if line.len() > MAX_ATTRIBUTION_BYTES * 4 {
+                continue;
+            }
+            let lower = line.to_lowercase();
+            if FOOTERS.iter().any(|word| lower.contains(word)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether a line begins with a quote mark.
 fn is_quoted(line: &str) -> bool {
     let trimmed = line.trim_start();
     let Some(rest) = trimmed.strip_prefix('>') else {
         return false;
     };
-    // `>>> code` of a terminal and `>From` of an mbox are rare next to quotes; only an arrow is told apart.
-    !rest.starts_with('=') && line.len() - trimmed.len() < 3
+    let indented = line.len() - trimmed.len();
+    // `>>> code` of a terminal and `>From` of an mbox are rare next to quotes. Told apart are an arrow, and what a
+    // server was told in the log of a bounce.
+    let arrow = rest.starts_with('=');
+    let log = rest.strip_prefix(">> ").is_some_and(|said| {
+        ["MAIL ", "RCPT ", "DATA", "HELO ", "EHLO ", "QUIT", "RSET"]
+            .iter()
+            .any(|command| said.to_ascii_uppercase().starts_with(command))
+    });
+    let framed = indented > 0 && line.trim_end().ends_with('<');
+    indented <= 4 && !arrow && !log && !framed
 }
 
-fn next_text(lines: &[Line<'_>], from: usize) -> Option<usize> {
-    (from..lines.len()).find(|&index| !lines[index].text.trim().is_empty())
+/// The initials of `ab> quoted`, or the bar of `| quoted`, which is no row of a table.
+fn rare_mark(line: &str) -> Option<&str> {
+    let trimmed = line.trim_start();
+    if let Some(rest) = trimmed.strip_prefix("| ") {
+        return (!rest.contains('|')).then_some("|");
+    }
+    let (name, rest) = trimmed.split_once('>')?;
+    let short =
+        (1..=4).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let known = short
+        && (rest.is_empty() || rest.starts_with([' ', '>']))
+        && !PROMPTS
+            .iter()
+            .any(|prompt| name.eq_ignore_ascii_case(prompt));
+    known.then_some(name)
 }
 
-/// How many lines from `index` on are an attribution.
-fn attribution(lines: &[Line<'_>], index: usize) -> Option<usize> {
-    let first = lines[index].text.trim();
-    if first.is_empty() || first.len() > MAX_ATTRIBUTION_BYTES {
-        return None;
-    }
-    let mut joined = String::new();
-    for length in 1..=MAX_ATTRIBUTION_LINES {
-        let line = lines.get(index + length - 1)?.text.trim();
-        if line.is_empty() || is_quoted(line) {
-            return None;
-        }
-        if !joined.is_empty() {
-            joined.push(' ');
-        }
-        joined.push_str(line);
-        if joined.len() > MAX_ATTRIBUTION_BYTES {
-            return None;
-        }
-        if !line.ends_with([':', '：']) {
-            continue;
-        }
-        let next = next_text(lines, index + length);
-        let quoted_next = next.is_some_and(|next| is_quoted(lines[next].text));
-        return is_attribution(&joined, quoted_next).then_some(length);
-    }
-    None
-}
-
-/// Whether a sentence that ends with a colon introduces a quote. Where no quote mark follows it has to name a time
-/// or an address too, as "she wrote:" may begin anything.
-fn is_attribution(sentence: &str, quoted_next: bool) -> bool {
-    let lower = sentence
-        .trim_end_matches([':', '：'])
-        .trim_end()
-        .to_lowercase();
-    let ends = WROTE.iter().any(|word| lower.ends_with(word));
-    // German and Dutch put the verb before the name: "Am 1. Mai schrieb Ann:".
-    let inner = ["schrieb", "schreef", "skrev", "kirjoitti"]
-        .iter()
-        .any(|word| lower.contains(&format!(" {word} ")));
-    let dated = lower.bytes().filter(u8::is_ascii_digit).count() >= 3;
-    // Some languages of Gmail have no verb: "15 июн. 2026 г. в 10:20, Ann <ann@example.com>:".
-    let bare = dated && lower.contains('@') && lower.ends_with('>');
-    if quoted_next {
-        // A date before a quote introduces it, whatever the verb ("mentioned", "spake thusly").
-        return ends || inner || dated;
-    }
-    if !ends && !inner && !bare {
+/// A line of one sign, or one of a kind of frame.
+fn is_rule(line: &str) -> bool {
+    let Some(first) = line.chars().next() else {
+        return false;
+    };
+    if !"-_=*~#—─".contains(first) || line.len() > MAX_ATTRIBUTION_BYTES {
         return false;
     }
-    let addressed = lower.contains('@') || lower.contains('<');
-    dated && (addressed || lower.contains(':') || lower.contains("20"))
-}
-
-/// Whether everything from `index` on is a forwarded or answered message.
-fn begins_original(lines: &[Line<'_>], index: usize) -> bool {
-    let line = lines[index].text.trim();
-    if line.len() >= 8
-        && line.len() < MAX_ATTRIBUTION_BYTES
-        && line.starts_with(['-', '_', 'B', 'b'])
-    {
-        let words = line.trim_matches(['-', '_', ' ', ':']).to_lowercase();
-        let framed = line.starts_with(['-', '_']) || line.ends_with(':');
-        if framed && ORIGINAL.contains(&words.as_str()) {
-            return true;
-        }
-        let ruled = line.len() >= 10
-            && (line.bytes().all(|byte| byte == b'_') || line.bytes().all(|byte| byte == b'-'));
-        if ruled && let Some(next) = next_text(lines, index + 1) {
-            return is_header_block(lines, next);
-        }
+    if line.chars().all(|ch| ch == first) {
+        return line.chars().count() >= MIN_RULE;
     }
-    is_header_block(lines, index)
+    // `----- Yahoo! Groups Sponsor ----~-->`
+    let signs = line
+        .bytes()
+        .filter(|byte| b"-_=*~#>".contains(byte))
+        .count();
+    line.starts_with("---")
+        && line.ends_with(['-', '>'])
+        && signs >= line.len().div_ceil(2).max(MIN_RULE)
 }
 
-/// Outlook quotes with a block of From, Sent, To, Subject.
-fn is_header_block(lines: &[Line<'_>], index: usize) -> bool {
-    if !named(lines[index].text, &FROM_NAMES) {
+fn is_original_end(line: &str) -> bool {
+    let trimmed = line.trim();
+    if !trimmed.starts_with("--") || trimmed.len() > MAX_ATTRIBUTION_BYTES {
         return false;
     }
-    let mut names = 0;
-    for line in lines.iter().skip(index + 1).take(HEADER_BLOCK_LINES) {
-        if named(line.text, &BLOCK_NAMES) {
-            names += 1;
+    let lower = trimmed.trim_matches(['-', ' ']).to_lowercase();
+    ORIGINAL_ENDS.iter().any(|end| lower.starts_with(end))
+}
+
+/// Whether a line is only a name and a colon: up to four words that begin with a capital.
+fn is_name(line: &str) -> bool {
+    let name = line.trim_end_matches([':', '：']).trim_end();
+    let mut words = 0;
+    for word in name.split_whitespace() {
+        words += 1;
+        if !word.starts_with(char::is_uppercase) || word.contains(':') {
+            return false;
         }
     }
-    names >= 2
+    (1..=4).contains(&words) && name.len() <= MAX_NAME_BYTES
+}
+
+/// A sentence that may introduce a quote, and what it has.
+struct Sentence {
+    lower: String,
+    /// Three digits at least: a date or a time.
+    dated: bool,
+}
+
+impl Sentence {
+    fn new(sentence: &str) -> Self {
+        let lower = sentence
+            .trim_end_matches([':', '：', '*', '_', ' '])
+            .to_lowercase();
+        let dated = lower.bytes().filter(u8::is_ascii_digit).count() >= 3;
+        Self { lower, dated }
+    }
+
+    /// Whether it begins as attributions over several lines do.
+    fn opens(&self) -> bool {
+        let first = self.lower.trim_start_matches(['*', '-', ' ', '"']);
+        first.starts_with(|ch: char| ch.is_ascii_digit())
+            || OPENERS.contains(&first.split([' ', ',']).next().unwrap_or_default())
+    }
+
+    /// Whether a verb of saying stands behind a name, or behind a date: not in a sentence of the writer's own.
+    fn has_verb(&self) -> bool {
+        let mut words = self.lower.split([' ', ',']).filter(|word| !word.is_empty());
+        let first = words.next().unwrap_or_default();
+        if OWN_WORDS.contains(&first) {
+            return false;
+        }
+        let near = if self.dated { MAX_ATTRIBUTION_BYTES } else { 5 };
+        first == "quoting" || words.take(near).any(|word| VERBS_WITHIN.contains(&word))
+    }
+
+    /// Whether it introduces a quote. Where no quote mark follows it has to name a time or an address too, as "she
+    /// wrote:" may begin anything.
+    fn is_attribution(&self, quoted_next: bool) -> bool {
+        let lower = self.lower.as_str();
+        let ends = WROTE
+            .iter()
+            .chain(&WROTE_TOO)
+            .any(|word| lower.ends_with(word));
+        // German and Dutch put the verb before the name: "Am 1. Mai schrieb Ann:".
+        let within = self.has_verb();
+        // Some languages of Gmail have no verb: "15 июн. 2026 г. в 10:20, Ann <ann@example.com>:".
+        let bare = self.dated && lower.contains('@') && lower.ends_with('>');
+        if quoted_next {
+            // A date before a quote introduces it, whatever the verb ("mentioned", "spake thusly").
+            return ends || within || self.dated;
+        }
+        let verb_first = ["schrieb", "schreef", "skrev", "kirjoitti"]
+            .iter()
+            .any(|verb| holds_word(lower, verb));
+        let introduces = ends || bare || verb_first || within && lower.contains('@');
+        let addressed = lower.contains('@') || lower.contains('<');
+        introduces && self.dated && (addressed || lower.contains(':') || lower.contains("20"))
+    }
+}
+
+fn holds_word(text: &str, word: &str) -> bool {
+    text.split([' ', ',']).any(|other| other == word)
 }
 
 fn named(line: &str, names: &[&str]) -> bool {
@@ -365,140 +565,6 @@ fn named(line: &str, names: &[&str]) -> bool {
     names.contains(&name.to_lowercase().as_str())
 }
 
-fn begins_signature(lines: &[Line<'_>], index: usize) -> bool {
-    let line = lines[index].text;
-    if line == "-- " || line == "--" || line == "\u{2014} " {
-        return true;
-    }
-    let trimmed = line.trim();
-    // A mailing list's footer.
-    if trimmed.len() >= 40 && trimmed.bytes().all(|byte| byte == b'_') {
-        return true;
-    }
-    if trimmed.len() > MAX_DEVICE_LINE_BYTES || trimmed.is_empty() {
-        return false;
-    }
-    let lower = trimmed.to_lowercase();
-    let device = DEVICE_LINES.iter().any(|start| lower.starts_with(start));
-    if !device {
-        return false;
-    }
-    // It is the last thing the sender's program wrote.
-    match next_text(lines, index + 1) {
-        None => true,
-        Some(next) => {
-            is_quoted(lines[next].text)
-                || begins_original(lines, next)
-                || attribution(lines, next).is_some()
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reply(text: &str) -> (String, Option<&str>, Option<&str>) {
-        let cut = split(text);
-        (
-            cut.reply_text.unwrap_or_else(|| text.to_owned()),
-            cut.quote_offset
-                .map(|at| text[at..].split('\n').next().unwrap()),
-            cut.signature_offset
-                .map(|at| text[at..].split('\n').next().unwrap()),
-        )
-    }
-
-    #[test]
-    fn text_without_quote_and_signature_is_left_alone() {
-        assert_eq!(
-            split("Hello,\n\nsee you at 10:30: bring tea.\nFrom: the shop\n"),
-            Cut::default()
-        );
-        assert_eq!(split(""), Cut::default());
-    }
-
-    #[test]
-    fn a_top_posted_answer_ends_at_the_attribution() {
-        for attribution in [
-            "On Mon, 15 Jun 2026 at 10:20, Ann Lee <ann@example.com> wrote:",
-            "On Mon, 15 Jun 2026 at 10:20, Ann Lee <\nann@example.com> wrote:",
-            "Am Mo., 15. Juni 2026 um 10:20 Uhr schrieb Ann Lee <ann@example.com>:",
-            "Le lun. 15 juin 2026 à 10:20, Ann Lee <ann@example.com> a écrit :",
-            "El lun, 15 jun 2026 a las 10:20, Ann Lee (<ann@example.com>) escribió:",
-            "Il giorno lun 15 giu 2026 alle ore 10:20 Ann Lee <ann@example.com> ha scritto:",
-            "Op ma 15 jun 2026 om 10:20 schreef Ann Lee <ann@example.com>:",
-            "Em seg., 15 de jun. de 2026 às 10:20, Ann Lee <ann@example.com> escreveu:",
-            "пн, 15 июн. 2026 г. в 10:20, Ann Lee <ann@example.com>:",
-            "2026年6月15日(月) 10:20 Ann Lee <ann@example.com> 写道：",
-            "W dniu 15.06.2026 o 10:20, Ann Lee pisze: Ann napisał(a):",
-        ] {
-            let first = attribution.split('\n').next().unwrap();
-            for quote in ["> one\n> two", "one\ntwo"] {
-                let text = format!("Yes.\n\nBest\n\n{attribution}\n\n{quote}");
-                let (reply, at, _) = reply(&text);
-                assert_eq!(
-                    (reply.as_str(), at),
-                    ("Yes.\n\nBest", Some(first)),
-                    "{text}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn answers_between_quotes_are_kept() {
-        let text = "Ann wrote:\n> a?\nyes\n\n> b?\nno\n> c";
-        assert_eq!(reply(text), ("yes\n\nno".into(), Some("Ann wrote:"), None));
-    }
-
-    #[test]
-    fn outlook_blocks_end_the_answer() {
-        for block in [
-            "-----Original Message-----\nFrom: Ann\nSent: Monday",
-            "________________________________\nFrom: Ann <a@x>\nSent: Monday\nTo: B\nSubject: x",
-            "From: Ann <a@x>\nSent: Monday\nTo: B\nSubject: x",
-            "Von: Ann <a@x>\nGesendet: Montag\nAn: B\nBetreff: x",
-            "*De :* Ann\n*Envoyé :* lundi\n*À :* B\n*Objet :* x",
-            "---------- Forwarded message ---------\nFrom: Ann",
-            "Begin forwarded message:\n\nFrom: Ann",
-        ] {
-            let text = format!("ok\n\n{block}\n\nold");
-            let (reply, at, _) = reply(&text);
-            assert_eq!(
-                (reply.as_str(), at),
-                ("ok", Some(block.split('\n').next().unwrap())),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn signatures_are_marked() {
-        assert_eq!(
-            reply("hi\n\n-- \nAnn\nACME"),
-            ("hi".into(), None, Some("-- "))
-        );
-        assert_eq!(
-            reply("hi\n\nSent from my iPhone"),
-            ("hi".into(), None, Some("Sent from my iPhone"))
-        );
-        assert_eq!(
-            reply("hi\n-- \nAnn\n\nOn 15 Jun 2026, B <b@x> wrote:\n> q\n> -- \n> B"),
-            (
-                "hi".into(),
-                Some("On 15 Jun 2026, B <b@x> wrote:"),
-                Some("-- ")
-            )
-        );
-        assert_eq!(
-            split("Sent from my garden, with love\nand tea").signature_offset,
-            None
-        );
-    }
-
-    #[test]
-    fn a_message_that_only_quotes_says_nothing_itself() {
-        assert_eq!(reply("> a\n> b"), (String::new(), Some("> a"), None));
-    }
-}
+#[path = "reply_tests.rs"]
+mod tests;

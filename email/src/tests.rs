@@ -44,20 +44,7 @@ pub(super) fn check(raw: &[u8], name: &str) -> ParsedEmail {
         text::finish(&email.text, &mut Warnings::default()),
         "{name}: text is not clean"
     );
-    for offset in [email.quote_offset, email.signature_offset]
-        .into_iter()
-        .flatten()
-    {
-        assert!(
-            email.text.is_char_boundary(offset),
-            "{name}: offset {offset}"
-        );
-    }
-    assert_eq!(
-        email.reply_text.is_some(),
-        email.quote_offset.is_some() || email.signature_offset.is_some(),
-        "{name}"
-    );
+    check_ranges(&email, name);
     assert_eq!(email.size_bytes, raw.len() as u64, "{name}");
     let mut digest = String::new();
     for byte in Sha256::digest(raw) {
@@ -73,6 +60,41 @@ pub(super) fn check(raw: &[u8], name: &str) -> ParsedEmail {
         );
     }
     email
+}
+
+/// Nothing is lost: quotes, signatures and the reply are the text, and the reply can be rebuilt from the others.
+fn check_ranges(email: &ParsedEmail, name: &str) {
+    let mut ranges = [email.quotes.as_slice(), &email.signatures].concat();
+    ranges.sort_unstable();
+    let mut before = 0;
+    let mut taken = 0;
+    for &[start, end] in &ranges {
+        assert!(before <= start && start < end, "{name}: {start}..{end}");
+        for (at, edge) in [(start, start == 0), (end, end == email.text.len())] {
+            let at_line = edge || email.text.as_bytes()[at - 1] == b'\n';
+            assert!(at_line, "{name}: {at} is within a line");
+        }
+        taken += written(&email.text[start..end]);
+        before = end;
+    }
+    assert_eq!(email.reply_text.is_none(), ranges.is_empty(), "{name}");
+    if let Some(reply) = &email.reply_text {
+        assert_eq!(
+            *reply,
+            reply_text(&email.text, &ranges),
+            "{name}: another reply"
+        );
+        assert_eq!(
+            written(reply) + taken,
+            written(&email.text),
+            "{name}: text is lost"
+        );
+    }
+}
+
+/// How many characters a text has besides blanks.
+fn written(text: &str) -> usize {
+    text.chars().filter(|ch| !ch.is_whitespace()).count()
 }
 
 fn timed(raw: &[u8], name: &str) -> ParsedEmail {
@@ -161,8 +183,8 @@ fn flowed_text_is_joined_and_its_quotes_found() {
         "One line.\n\nOn 1 Jun 2026, A <a@x> wrote:\n> long quote\n-- \nme"
     );
     assert_eq!(email.reply_text.as_deref(), Some("One line."));
-    assert_eq!(&email.text[email.quote_offset.unwrap()..][..5], "On 1 ");
-    assert_eq!(&email.text[email.signature_offset.unwrap()..], "-- \nme");
+    assert_eq!(&email.text[email.quotes[0][0]..][..5], "On 1 ");
+    assert_eq!(&email.text[email.signatures[0][0]..], "-- \nme");
 }
 
 #[test]
