@@ -113,7 +113,7 @@ async fn a_packed_file_comes_through_a_pipe_beside_a_running_up() {
         (&json!("success"), &json!("import"))
     );
     assert_eq!(summary["bytes"], packed.len());
-    assert_eq!(runs(&server, &id).await, [run.clone()]);
+    assert_eq!(runs(&server, &id).await, std::slice::from_ref(run));
     let run = server.api.sync(&id).await;
     assert_eq!(server.api.ended(&run).await["status"], "success");
     world.assert_matches_ledger(&server.api, &id).await;
