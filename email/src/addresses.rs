@@ -131,10 +131,10 @@ impl Entry {
         }
         let mut address = self.angle.take().filter(|angle| !angle.is_empty());
         if address.is_none() {
-            self.rejoin_at("@");
+            self.rejoin_spaced();
             if self.words.len() == 3 && self.words[2].0.contains('.') {
                 // Archives of mailing lists write `ann at example.com (Ann)`.
-                self.rejoin_at("at");
+                self.rejoin_at();
             }
             address = self.take_address();
         }
@@ -166,19 +166,32 @@ impl Entry {
         }
     }
 
-    /// `a @ b.example` is one word with blanks in it.
-    fn rejoin_at(&mut self, sign: &str) {
-        let mut at = 1;
-        while at + 1 < self.words.len() {
-            if self.words[at].0 == sign && !self.words[at].1 {
-                let (domain, _) = self.words.remove(at + 1);
-                self.words.remove(at);
-                let before = &mut self.words[at - 1].0;
-                before.push('@');
-                before.push_str(&domain);
+    /// `a . b @ c . example` is one word: the standard allows blanks around dots and the at sign.
+    fn rejoin_spaced(&mut self) {
+        let at = |word: &(String, bool)| !word.1 && word.0.contains('@');
+        let mut pairs = self.words.windows(2);
+        let spaced =
+            pairs.all(|pair| pair[0].0.ends_with(['.', '@']) || pair[1].0.starts_with(['.', '@']));
+        if self.words.len() < 2 || !spaced || self.words.iter().filter(|word| at(word)).count() != 1
+        {
+            return;
+        }
+        let mut joined = String::new();
+        for (word, quoted) in &self.words {
+            if *quoted {
+                joined.push_str(&format!("\"{word}\""));
             } else {
-                at += 1;
+                joined.push_str(word);
             }
+        }
+        self.words = vec![(joined, false)];
+    }
+
+    /// `a at b.example` is `a@b.example`.
+    fn rejoin_at(&mut self) {
+        if self.words[1] == ("at".to_owned(), false) {
+            let address = format!("{}@{}", self.words[0].0, self.words[2].0);
+            self.words = vec![(address, false)];
         }
     }
 
@@ -411,6 +424,11 @@ mod tests {
         check("'ann@example.com'", &[("", "ann@example.com")]);
         check("\"ann@example.com\"", &[("", "ann@example.com")]);
         check("ann @ example.com", &[("", "ann@example.com")]);
+        check("ann . l @ example . com", &[("", "ann.l@example.com")]);
+        check(
+            "Ann Lee. ann@example.com",
+            &[("Ann Lee.", "ann@example.com")],
+        );
         check(
             "Re: you <ann@example.com>",
             &[("Re: you", "ann@example.com")],

@@ -64,7 +64,7 @@ pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mu
         email.report = bounce::read(email, warnings);
     }
     for part in &message.parts {
-        if part.is_encoding_problem && part.raw_len() > 0 {
+        if part.is_encoding_problem && part.raw_end_offset() > part.raw_body_offset() {
             warnings.add(
                 WarningCode::TransferEncoding,
                 "a part is not encoded as it claims, or ends early",

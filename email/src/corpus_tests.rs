@@ -81,7 +81,7 @@ fn every_message_of_the_corpus_keeps_the_promises() {
     );
     assert!(all.len() >= if corpus.is_some() { 2_000 } else { 5 });
     assert!(with_text * 10 > all.len() * 9);
-    assert!(not_messages * 100 <= all.len());
+    assert!(not_messages * 100 <= all.len() || corpus.is_none());
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub(super) fn prepare<'a>(raw: &'a [u8], warnings: &mut Warnings) -> Cow<'a, [u8
         };
     }
     limit_headers(&mut bytes, warnings);
+    end_header(&mut bytes);
     limit_boundaries(&mut bytes, warnings);
     hide_encoded_messages(&mut bytes);
     bytes
@@ -114,6 +115,45 @@ fn limit_headers(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
         WarningCode::LimitHeaderBytes,
         format!("{length} bytes of header, the first {cut} were read"),
     );
+}
+
+/// Sets a body off from a header that no empty line ends: it begins with the first line that is no field and that no
+/// field which every mail has follows.
+fn end_header(bytes: &mut Cow<'_, [u8]>) {
+    if header_length(bytes) < bytes.len() {
+        return;
+    }
+    let mut body = None;
+    let mut position = 0;
+    while position < bytes.len() {
+        let line = &bytes[position..position + line_length(&bytes[position..])];
+        let colon = line.iter().position(|&byte| byte == b':');
+        let folded = matches!(line.first(), Some(b' ' | b'\t'));
+        match colon {
+            Some(at) if is_common_field(line[..at].trim_ascii()) => body = None,
+            None if !folded && !line.trim_ascii().is_empty() && position > 0 => {
+                body = body.or(Some(position));
+            }
+            _ => {}
+        }
+        position += line.len();
+    }
+    if let Some(start) = body {
+        bytes.to_mut().insert(start, b'\n');
+    }
+}
+
+fn is_common_field(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 7] = [
+        b"from",
+        b"to",
+        b"subject",
+        b"date",
+        b"message-id",
+        b"received",
+        b"content-type",
+    ];
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn limit_boundaries(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
@@ -243,6 +283,17 @@ mod tests {
     fn an_mbox_separator_and_blank_lines_are_skipped() {
         let (bytes, _) = prepared(b"\r\n\nFrom 123@xxx Mon Jan 1\nSubject: x\n\nbody");
         assert_eq!(bytes, b"Subject: x\n\nbody");
+    }
+
+    #[test]
+    fn a_body_that_no_empty_line_sets_off_is_set_off() {
+        let (bytes, _) = prepared(b"From: a\nodd line\nSubject: x\nThe words.\nMore: words\n");
+        assert_eq!(
+            bytes,
+            b"From: a\nodd line\nSubject: x\n\nThe words.\nMore: words\n"
+        );
+        let (alone, _) = prepared(b"From: a\nSubject: x\n folded\n");
+        assert_eq!(alone, b"From: a\nSubject: x\n folded\n");
     }
 
     #[test]

@@ -40,6 +40,7 @@ struct Word<'a> {
     label: &'a str,
     base64: bool,
     content: &'a str,
+    closed: bool,
     /// Bytes of the whole word.
     length: usize,
 }
@@ -66,6 +67,10 @@ pub(super) fn decode<'a>(text: &'a str, warnings: &mut Warnings) -> Cow<'a, str>
             out.push_str(between);
         }
         run.add(&word, &mut out, warnings);
+        if !word.closed {
+            // The blank that ended it is one that was meant.
+            run.finish(&mut out, warnings);
+        }
         rest = &rest[at + word.length..];
     }
     run.finish(&mut out, warnings);
@@ -138,6 +143,7 @@ fn word(text: &str) -> Option<Word<'_>> {
                 label,
                 base64,
                 content: &body[..at],
+                closed: true,
                 length: start + at + 2,
             });
         }
@@ -152,6 +158,7 @@ fn word(text: &str) -> Option<Word<'_>> {
         label,
         base64,
         content: open[..length].trim_end_matches('?'),
+        closed: false,
         length: start + length,
     })
 }
@@ -266,6 +273,7 @@ mod tests {
             ("=?utf-8?Q?abc? next", "abc next"),
             ("=?utf-8?Q?abc def", "abc def"),
             ("=?utf-8?Q?abc=?utf-8?Q?def?=", "abcdef"),
+            ("=?utf-8?Q?abc =?utf-8?Q?def?=", "abc def"),
             ("=?utf-8?Q?50=_=zz?=", "50= =zz"),
             // No words at all.
             ("=?x y?q?z?=", "=?x y?q?z?="),

@@ -25,7 +25,7 @@ pub(crate) const KINDS: [Kind; 8] = [
     (
         Field::Attachments,
         "bytes or form of the name",
-        "raw bytes, broken RFC 2231 or encoded words, blanks without quotes: read here, not or otherwise there",
+        "raw bytes, broken RFC 2231 or encoded words, blanks without quotes, characters nobody sees: read here, not or otherwise there",
     ),
     (
         Field::Attachments,
@@ -91,8 +91,7 @@ fn alike(ours: &str, theirs: &str) -> Option<&'static str> {
     let ascii =
         |name: &str| -> String { name.chars().filter(char::is_ascii_alphanumeric).collect() };
     let (our_letters, their_letters) = (ascii(ours), ascii(theirs));
-    let damaged =
-        unreadable(theirs) > 0 || theirs.contains('Ã') || theirs.contains(['%', '?', 'ç']);
+    let damaged = unreadable(theirs) > 0 || theirs.contains(['Ã', '%', '?', 'ç', '\u{202e}']);
     let one_letter = ours.chars().count() == theirs.chars().count();
     let same = our_letters == their_letters
         || !theirs.is_ascii() && our_letters.len() < their_letters.len() + 4;

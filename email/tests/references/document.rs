@@ -32,6 +32,7 @@ impl Counts {
         reference: usize,
         counts: bool,
     ) {
+        // An entry without a count says that a fixture has it.
         self.kinds.entry((field, kind)).or_default()[reference] += usize::from(counts);
     }
 }
@@ -76,14 +77,11 @@ pub(crate) fn check_counts(counts: &Counts, mails: usize, write: bool) {
     let mut kinds = String::new();
     let mut unused = Vec::new();
     for (field, kind, why) in kinds::all() {
-        let [python, mailparser] = counts
-            .kinds
-            .get(&(field, kind))
-            .copied()
-            .unwrap_or_default();
-        if python + mailparser == 0 {
+        let known = counts.kinds.get(&(field, kind)).copied();
+        if known.is_none() {
             unused.push(kind);
         }
+        let [python, mailparser] = known.unwrap_or_default();
         kinds.push_str(&format!(
             "| {} | {kind} | {python} | {mailparser} | {why} |\n",
             name(field)

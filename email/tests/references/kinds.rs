@@ -18,7 +18,7 @@ pub(crate) fn all() -> Vec<Kind> {
     kinds
 }
 
-const HEADERS: [Kind; 21] = [
+const HEADERS: [Kind; 23] = [
     (
         Field::Subject,
         "bare returns",
@@ -84,6 +84,11 @@ const HEADERS: [Kind; 21] = [
     ),
     (
         Field::From,
+        "split encoded words",
+        "writers split characters across encoded words; joined before they are read here",
+    ),
+    (
+        Field::From,
         "internationalised domain",
         "the reference turns `xn--` into letters; the record keeps the address as it was written",
     ),
@@ -109,6 +114,11 @@ const HEADERS: [Kind; 21] = [
     ),
     (
         Field::Date,
+        "ambiguous",
+        "two numbers that may both be the month: no date here rather than a guess, flagged",
+    ),
+    (
+        Field::Date,
         "zone or clock",
         "a zone by name, a zone in another form, a clock of twelve hours, or a year counted from 1900: the reference passes over it",
     ),
@@ -131,10 +141,12 @@ fn subject(case: &Case<'_>) -> Option<&'static str> {
     if bare_returns(case) && theirs.is_empty() {
         return Some("bare returns");
     }
-    if unreadable(&theirs) > unreadable(&ours) && !case.header("subject").concat().is_ascii() {
+    let raw = case.header("subject").concat();
+    if unreadable(&theirs) > unreadable(&ours) && (!raw.is_ascii() || raw.contains('\u{1b}')) {
         return Some("raw bytes");
     }
-    if normal(&theirs.replace(char::is_control, "")) == ours {
+    let shown = |ch: char| !ch.is_control() && !('\u{200b}'..='\u{202e}').contains(&ch);
+    if normal(&theirs.replace(|ch| !shown(ch), "")) == ours {
         return Some("controls");
     }
     if theirs.is_empty() && case.other(Field::Subject).concat() == ours {
@@ -161,8 +173,11 @@ fn from(case: &Case<'_>) -> Option<&'static str> {
     let ours = case.ours(Field::From);
     let theirs = case.theirs(Field::From);
     let raw = case.header("from").concat();
-    if bare_returns(case) && theirs.is_empty() {
+    if bare_returns(case) {
         return Some("bare returns");
+    }
+    if raw.contains('\u{1b}') {
+        return Some("raw bytes");
     }
     if theirs.is_empty() && case.other(Field::From) == ours {
         return Some("header ends early");
@@ -174,6 +189,9 @@ fn from(case: &Case<'_>) -> Option<&'static str> {
     }
     if theirs.iter().any(|person| person.contains("=?")) && !ours.concat().contains("=?") {
         return Some("encoded word within a word");
+    }
+    if raw.matches("=?").count() > 1 && theirs.concat().contains('?') {
+        return Some("split encoded words");
     }
     if raw.contains("xn--") && !joined.contains("xn--") {
         return Some("internationalised domain");
@@ -225,16 +243,18 @@ fn date(case: &Case<'_>) -> Option<&'static str> {
         return Some("stand-in");
     }
     let ours = case.ours(Field::Date);
-    let ours = ours.first()?;
+    let raw = case.header("date").concat();
+    let Some(ours) = ours.first() else {
+        return (raw.matches('/').count() == 2).then_some("ambiguous");
+    };
     let Some(theirs) = theirs.first() else {
         return Some("not read");
     };
     // The same clock, or the same hour of the other half of the day; or the same day of a year without its century.
     let clock = |date: &str| date.get(date.len() - 5..).map(str::to_owned);
-    if clock(ours) == clock(theirs) || case.header("date").concat().contains("+05-30") {
+    if clock(ours) == clock(theirs) || raw.contains("+05-30") {
         return Some("zone or clock");
     }
-    let raw = case.header("date").concat();
     raw.contains(":t").then_some("not read")
 }
 
@@ -251,8 +271,8 @@ pub(crate) fn bare_returns(case: &Case<'_>) -> bool {
 /// How many characters stand for ones that were not read: U+FFFD, its bytes read as Latin-1, controls.
 pub(crate) fn unreadable(text: &str) -> usize {
     let twice = text.matches("ï¿½").count();
-    let once = text
-        .chars()
-        .filter(|ch| matches!(ch, '\u{fffd}' | '\u{80}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}'));
+    let once = text.chars().filter(
+        |ch| matches!(ch, '\u{fffd}' | '\u{1b}' | '\u{80}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}'),
+    );
     twice + once.count()
 }

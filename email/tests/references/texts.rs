@@ -100,6 +100,9 @@ pub(crate) fn explain(case: &Case<'_>) -> Option<&'static str> {
     if unreadable(&theirs) > unreadable(&ours) || case.flagged(WarningCode::CharsetFallback) {
         return Some("charset");
     }
+    if theirs.is_ascii() && !ours.is_ascii() && theirs.contains(['\u{1b}', '~']) {
+        return Some("charset");
+    }
     let (our_bare, their_bare) = (without_links(&ours), without_links(&theirs));
     if letters(&our_bare) == letters(&their_bare) {
         return Some("links");
