@@ -26,6 +26,10 @@ derived:
 hang-ups:
     NUCLEUS_HANG_UPS=2000 scripts/test hang_up
 
+# Kill an import of 100,000 messages, a gigabyte, five times
+imports:
+    NUCLEUS_IMPORT_MESSAGES=100000 scripts/test a_large_import_that_is_killed
+
 # Run everything in one process
 up *arguments:
     cargo run --release -- up "$@"

@@ -57,8 +57,8 @@ pub(super) struct Requested {
 
 /// Ask for a sync
 ///
-/// A queued run is answered as it is; a running one makes another pass when it is done. An
-/// integration in the status `error` may sync.
+/// A queued run is answered as it is; a running one makes another pass when it is done, and a running
+/// import is followed by a sync of its own. An integration in the status `error` may sync.
 #[utoipa::path(post, path = "/integrations/{id}/sync", operation_id = "sync_integration",
     tag = "Runs",
     params(("id" = IntegrationId, Path, description = "The integration's id.")),

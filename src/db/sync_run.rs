@@ -533,6 +533,8 @@ pub struct Interrupted {
     pub integration_id: IntegrationId,
     /// A sync was asked for meanwhile.
     pub again_at: Option<DateTime<Utc>>,
+    /// And the operator agreed that many records may be erased by it.
+    pub confirm_mass_deletion: bool,
 }
 
 /// Imports whose lease is over. Nobody else has their file, so they cannot go on.
@@ -540,7 +542,7 @@ pub async fn interrupted_imports(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
     let clock = now_ms(&tx.inner);
     Sql::new(
         format!(
-            "SELECT id, integration_id, again_at FROM sync_runs
+            "SELECT id, integration_id, again_at, confirm_mass_deletion FROM sync_runs
              WHERE status = 'running' AND kind = 'import' AND lease_until < {clock}"
         ),
         [],

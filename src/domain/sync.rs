@@ -293,9 +293,9 @@ impl FromStr for Outcome {
 /// What a run did, over distinct items: `listed` is the sum of all but `fetched`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counts {
-    /// Items that the service named.
+    /// Items that the service named, or that stand in the files of an import.
     pub listed: i64,
-    /// Items that were fetched whole.
+    /// Items that were fetched whole; in an import every message read, also one that comes twice.
     pub fetched: i64,
     /// New records.
     pub stored: i64,
@@ -309,7 +309,7 @@ pub struct Counts {
     /// `spam_trash`, `not_stored` (a change to something that was never stored), `too_large`,
     /// `gave_up` (failed in five runs).
     pub skipped: BTreeMap<String, i64>,
-    /// Listed and not had; later runs try them again.
+    /// Listed and not had; later runs try them again, but not what an import could not read.
     pub failed: i64,
 }
 

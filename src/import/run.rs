@@ -461,7 +461,8 @@ impl Active<'_> {
         let run = self.claim.run_id;
         let ended = sync_run::finish(&tx, run, status, 0, error.as_ref(), now).await?;
         if held.again_at.is_some() {
-            sync::follow_import(&tx, self.context.integration, now).await?;
+            let confirm = held.confirm_mass_deletion;
+            sync::follow_import(&tx, self.context.integration, confirm, now).await?;
         }
         fail_point!("import.end");
         tx.commit().await?;

@@ -172,7 +172,8 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
         let failed = RunStatus::Failed;
         let ended = sync_run::finish(&tx, import.id, failed, 0, Some(&error), now).await?;
         if ended.is_some() && import.again_at.is_some() {
-            follow_import(&tx, import.integration_id, now).await?;
+            let confirm = import.confirm_mass_deletion;
+            follow_import(&tx, import.integration_id, confirm, now).await?;
         }
     }
     outbox::free_abandoned(&tx, all).await?;
@@ -190,11 +191,12 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
 pub(crate) async fn follow_import(
     tx: &Tx,
     id: IntegrationId,
+    confirm_mass_deletion: bool,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     let after = Request {
         trigger: Trigger::Schedule,
-        confirm_mass_deletion: false,
+        confirm_mass_deletion,
     };
     match request_in(tx, now, Scope::Operator, id, after).await {
         // Switched off meanwhile.

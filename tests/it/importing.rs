@@ -2,7 +2,7 @@
 //! of quota for what a file has brought. Each on SQLite and on PostgreSQL.
 
 mod commands;
-mod export;
+pub mod export;
 mod killed;
 
 use std::{

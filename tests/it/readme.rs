@@ -19,7 +19,10 @@ use nix::{
 use nucleus::demo::generate;
 use serde_json::Value;
 
-use crate::child::{Child, PATIENCE, Server, World};
+use crate::{
+    child::{Child, PATIENCE, Server, World},
+    importing::export::takeout,
+};
 
 const README: &str = include_str!("../../README.md");
 
@@ -163,6 +166,7 @@ async fn every_block_of_commands_works_as_it_stands() {
         start,
         watch,
         by_token,
+        import,
         doctor,
     ] = &blocks[..]
     else {
@@ -220,6 +224,19 @@ async fn every_block_of_commands_works_as_it_stands() {
     person.sets("REFRESH_TOKEN", &person.world.google.refresh_token().into());
     let connected = person.runs(by_token).await;
     assert_eq!(connected[0]["status"], "active");
+
+    let export = person.world.google.with_mailbox(|mailbox| takeout(mailbox));
+    let mbox = person.world.folder.path().join("takeout.mbox");
+    std::fs::write(&mbox, export).unwrap();
+    person.sets("MBOX", &mbox.display().to_string().into());
+    person.sets("INTEGRATION", &connected[0]["id"]);
+    let mut child = Child::spawn(person.shell(import));
+    let status = child.exit(PATIENCE).await;
+    assert!(child.finished(status).ok().contains("30 messages in"));
+    let id = connected[0]["id"].as_str().unwrap();
+    let run = api.sync(id).await;
+    // Nothing is got but what is named, and there is one page of it.
+    assert_eq!(api.ended(&run).await["quota_units"], 9);
 
     // In another terminal, with the settings of the one that runs.
     let address = person.address.clone();
