@@ -56,3 +56,12 @@ examples:
 # Measure
 bench *arguments:
     cargo bench --locked "$@"
+
+# Read every mail below a folder and write docs/email-corpus.md: what became of them, by origin
+corpus-report folder:
+    cargo run --quiet --release -p email --example corpus-report -- "$1" > target/email-corpus.md
+    mv target/email-corpus.md docs/email-corpus.md
+
+# Measure email beside Python's and npm's libraries, on generated mail and on the folders given
+peers *folders:
+    email/peers/measure "$@"

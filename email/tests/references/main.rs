@@ -13,6 +13,7 @@ mod attachments;
 mod compare;
 mod document;
 mod kinds;
+#[path = "../../peers/mails.rs"]
 mod mails;
 mod texts;
 
@@ -74,10 +75,11 @@ fn references(files: &[PathBuf]) -> [Vec<Value>; 2] {
 #[test]
 fn every_disagreement_with_the_references_is_explained() {
     let corpus = std::env::var_os("NUCLEUS_CORPUS").map(PathBuf::from);
-    let mut files = mails::below(&root().join("fixtures"));
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("references");
+    let mut files = mails::below(&root().join("fixtures"), &scratch);
     let fixtures = files.len();
     if let Some(folder) = &corpus {
-        files.extend(mails::below(folder));
+        files.extend(mails::below(folder, &scratch));
     }
     let theirs = references(&files);
     let mut counts = Counts::default();

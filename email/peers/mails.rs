@@ -1,10 +1,16 @@
-//! The mails to compare, one file each: those of an mbox are taken apart into files first.
+//! The mails below a folder, one file each: those of an mbox are taken apart into files first, so that all who read
+//! them read the same bytes.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "whoever measures or compares cannot go on without its mails"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every mail below `folder`, by name.
-pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
+/// Every mail below `folder`, by name. Files of `mailbox` folders that are mboxes are taken apart below `scratch`.
+pub(crate) fn below(folder: &Path, scratch: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(current) = folders.pop() {
@@ -21,7 +27,7 @@ pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
                     folders.push(path);
                 }
             } else if name.ends_with(".mbox") && current.ends_with("mailbox") {
-                found.extend(taken_apart(&path));
+                found.extend(taken_apart(&path, scratch));
             } else if !name.ends_with(".json") && name != "README.md" && !name.starts_with('.') {
                 found.push(path);
             }
@@ -30,13 +36,10 @@ pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The messages of an mbox as files below the target folder. Quoted separators stay as they are: what counts is
-/// that all read the same bytes.
-fn taken_apart(mbox: &Path) -> Vec<PathBuf> {
+/// The messages of an mbox as files. Quoted separators stay as they are.
+fn taken_apart(mbox: &Path, scratch: &Path) -> Vec<PathBuf> {
     let bytes = fs::read(mbox).unwrap();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("references")
-        .join(mbox.file_stem().unwrap());
+    let folder = scratch.join("mailbox").join(mbox.file_stem().unwrap());
     fs::create_dir_all(&folder).unwrap();
     let mut starts = Vec::new();
     let mut position = 0;
