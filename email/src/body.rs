@@ -7,21 +7,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mail_parser::{Message, MessagePart, MimeHeaders, PartType};
 
 use super::charset::decode;
-use super::scan::{Scan, scan};
 use super::structure::{self, Structure, kind, parameter};
 use super::{
-    MAX_BODY_PARTS, MAX_HTML_BYTES, MAX_NESTED_MESSAGES, MAX_TEXT_BYTES, PARSER, ParsedEmail,
-    Partial, WarningCode, Warnings, attachments, bounce, calendar, enriched, guard, headers, html,
-    protection, report, text, uuencode,
+    MAX_BODY_PARTS, MAX_CLEAN_HTML_BYTES, MAX_HTML_BYTES, MAX_NESTED_MESSAGES, MAX_TEXT_BYTES,
+    PARSER, ParsedEmail, Partial, WarningCode, Warnings, attachments, bounce, calendar, enriched,
+    guard, headers, html, protection, report, text, uuencode,
 };
 
 /// The line before a message that is part of the text; the same as mail programs write before a forwarded one.
 const FORWARDED: &str = "---------- Forwarded message ----------";
 
-/// One HTML part and what the pass over it found.
+/// The readable text of one HTML part.
 struct HtmlPart {
     id: u32,
-    scan: Scan,
+    text: String,
 }
 
 /// Fills everything of `email` that comes from the body.
@@ -45,7 +44,7 @@ pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mu
             (Some(plain), _) => append(&mut joined, &plain),
             (None, Some(source)) => {
                 let within = text::prefix(&source, MAX_HTML_BYTES);
-                append(&mut joined, &scan(&without_nul(within), true).text);
+                append(&mut joined, &html::read(within, true, warnings).text);
             }
             (None, None) => {}
         }
@@ -91,7 +90,7 @@ fn join(
         match &part.body {
             PartType::Text(_) | PartType::Html(_) => {
                 match parts.iter().find(|known| known.id == id) {
-                    Some(html) => append(joined, &html.scan.text),
+                    Some(html) => append(joined, &html.text),
                     None => append(joined, &plain_text(message, part, email, warnings)),
                 }
             }
@@ -278,48 +277,36 @@ fn html_parts(
 ) -> (Vec<HtmlPart>, Option<String>) {
     let mut parts: Vec<HtmlPart> = Vec::new();
     let mut clean: Option<String> = None;
-    let mut complete = true;
     let mut budget = MAX_HTML_BYTES;
-    let mut hidden_bytes = 0;
     for &id in structure.html.iter().take(MAX_BODY_PARTS) {
         let Some(part) = message.part(id) else {
             continue;
         };
-        let decoded = decode(message, part, warnings);
-        let source = without_nul(&decoded);
+        let source = decode(message, part, warnings);
         let within = text::prefix(&source, budget);
         budget -= within.len();
-        let want_text = structure.text.contains(&id);
-        let scan = scan(within, want_text);
-        hidden_bytes += scan.hidden_bytes;
         if within.len() < source.len() {
-            complete = false;
             warnings.add(
                 WarningCode::LimitHtmlBytes,
-                format!("more than {MAX_HTML_BYTES} bytes of html; it was not kept"),
+                format!("more than {MAX_HTML_BYTES} bytes of html; the first ones were read"),
             );
-        } else if complete {
-            match html::sanitise(within, &scan, warnings) {
-                Some(part) => clean.get_or_insert_default().push_str(&part),
-                None => complete = false,
-            }
         }
-        parts.push(HtmlPart { id, scan });
+        let found = html::read(within, structure.text.contains(&id), warnings);
+        let joined = clean.get_or_insert_default();
+        if joined.len() + found.clean.len() <= MAX_CLEAN_HTML_BYTES {
+            joined.push_str(&found.clean);
+        } else {
+            warnings.add(
+                WarningCode::LimitHtmlBytes,
+                format!(
+                    "more than {MAX_CLEAN_HTML_BYTES} bytes of sanitised html; a part was not kept"
+                ),
+            );
+        }
+        let text = found.text;
+        parts.push(HtmlPart { id, text });
     }
-    if hidden_bytes > 0 {
-        warnings.add(
-            WarningCode::HiddenText,
-            format!("{hidden_bytes} bytes of text that a reader would not see were left out"),
-        );
-    }
-    (parts, clean.filter(|_| complete))
-}
-
-fn without_nul<'a>(source: &'a str) -> Cow<'a, str> {
-    if source.contains('\0') {
-        return Cow::Owned(source.replace('\0', ""));
-    }
-    Cow::Borrowed(source)
+    (parts, clean)
 }
 
 /// The words of a text part: without soft line breaks, armour and files within.

@@ -536,7 +536,7 @@ mod tests {
         let calendar = read(&raw, &mut warnings).unwrap();
         assert_eq!(calendar.events.len(), MAX_EVENTS);
         assert_eq!(calendar.events[0].attendees.len(), MAX_ATTENDEES);
-        assert_eq!(warnings.0[0].code, WarningCode::LimitCalendar);
+        assert_eq!(warnings.list[0].code, WarningCode::LimitCalendar);
         assert!(describe(&calendar).contains("180 more"));
     }
 

@@ -267,7 +267,7 @@ mod tests {
         let bytes = prepare(raw, &mut warnings).into_owned();
         (
             bytes,
-            warnings.0.iter().map(|warning| warning.code).collect(),
+            warnings.list.iter().map(|warning| warning.code).collect(),
         )
     }
 
@@ -276,7 +276,7 @@ mod tests {
         let raw = b"From: a@example.com\r\nSubject: x\r\n\r\nbody";
         let mut warnings = Warnings::default();
         assert!(matches!(prepare(raw, &mut warnings), Cow::Borrowed(_)));
-        assert!(warnings.0.is_empty());
+        assert!(warnings.list.is_empty());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Pure: no I/O, no clock, no state. It never fails and never panics: what a message does not say is absent, what
 //! had to be cut or guessed is a [`Warning`]. Every loop is bounded by a constant of this file, and the two parsers
-//! beneath (mail-parser, ammonia) only see input that `guard` and `scan` found harmless. It must not fetch, unpack
+//! beneath (mail-parser, html5ever) only see input that `guard` and `html` found harmless. It must not fetch, unpack
 //! or execute anything a mail contains.
 //!
 //! Reading order: `guard` (what the parser may see) → `headers` (over `words`,
 //! `addresses`, `dates`) → `structure` (which part is the text) → `body` → `charset` (bytes of a part to text) →
-//! `scan`, `tags`, `layout` and `style` (HTML to text, hidden text) → `html` (sanitising) → `text` (Unicode) →
-//! `reply`. Beside the text: `attachments`, `calendar`, `report`, `bounce`, `protection`.
+//! `html` (one parse for text, hidden text and sanitising) → `text` (Unicode) → `reply`. Beside the text:
+//! `attachments`, `calendar`, `report`, `bounce`, `protection`.
 
 mod addresses;
 mod attachments;
@@ -25,17 +25,13 @@ mod enriched;
 mod guard;
 mod headers;
 mod html;
-mod layout;
 mod parameters;
 mod phrases;
 mod protection;
 mod reply;
 mod report;
-mod scan;
 mod shifted;
 mod structure;
-mod style;
-mod tags;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -86,18 +82,15 @@ pub const MAX_REPORT_RECIPIENTS: usize = 200;
 pub const MAX_RANGES: usize = 2_000;
 /// Longest readable text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
-/// Longest HTML that is sanitised, in bytes; a longer one gives text only.
+/// Longest HTML that is read, in bytes; what follows is left out.
 pub const MAX_HTML_BYTES: usize = 1 << 20;
-/// Deepest open elements, and most formatting elements left open, of HTML that is sanitised: tree building takes
-/// more than linear time in both.
+/// Longest sanitised HTML, in bytes; what would follow is left out, though elements are ended.
+pub const MAX_CLEAN_HTML_BYTES: usize = 2 * MAX_HTML_BYTES;
+/// Deepest elements of HTML that are told apart; tags that lie deeper are left out, their text is not.
 pub const MAX_HTML_DEPTH: usize = 256;
-/// Most attributes of one HTML element: a tree builder compares each with each.
-pub const MAX_HTML_ATTRIBUTES: usize = 128;
-/// Most things of HTML tables that a tree builder has to move out of the table, each past all earlier ones.
-pub const MAX_HTML_MISPLACED: usize = 2_000;
-/// Most bytes × characters to escape in the texts of HTML, some tenths of a second at worst: html5ever's serialiser
-/// takes that product.
-pub const MAX_HTML_ESCAPE_WORK: usize = 1 << 32;
+/// By how much the elements of HTML may outgrow their source, in bytes, where formatting that was left open is opened
+/// again and again; then formatting is left out.
+pub const MAX_HTML_GROWTH: usize = 256 << 10;
 /// Longest link target that is written into the text, in bytes; longer ones are tracking codes and stay in the HTML.
 pub const MAX_LINK_BYTES: usize = 300;
 
@@ -143,7 +136,7 @@ pub struct ParsedEmail {
     pub report: Option<Report>,
     /// Which fragment of a longer message it is.
     pub partial: Option<Partial>,
-    /// Sanitised HTML, where the mail had HTML that could be sanitised in bounded time.
+    /// Sanitised HTML, where the mail had HTML.
     pub html: Option<String>,
     /// `text` without `quotes` and `signatures`. None where there is neither: it would be `text` itself.
     pub reply_text: Option<String>,
@@ -155,8 +148,66 @@ pub struct ParsedEmail {
     pub sha256: String,
     /// Length of the raw message, in bytes.
     pub size_bytes: u64,
+    /// Text that was left out as a reader would not have seen it; one a kind.
+    pub hidden: Vec<Hidden>,
     /// What was cut, guessed or left out; one a code.
     pub warnings: Vec<Warning>,
+}
+
+/// Text of one kind that a reader of the mail would not have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Hidden {
+    /// How it was hidden.
+    pub kind: HiddenKind,
+    /// How much there was, in bytes of UTF-8.
+    pub size_bytes: u64,
+}
+
+/// Ways to hide text; their snake_case names are part of the stored record and stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenKind {
+    /// An element that is not displayed.
+    DisplayNone,
+    /// Not visible, or of an opacity near nothing.
+    Invisible,
+    /// A font too small to read.
+    TinyFont,
+    /// The colour of what is behind it, or none.
+    SameColour,
+    /// Placed off every screen.
+    OffScreen,
+    /// In a box of no size.
+    Clipped,
+    /// A comment of HTML; those that are conditions for some mail programs do not count.
+    Comment,
+    /// The description of an image too small to see.
+    PixelAlt,
+    /// Characters that show nothing.
+    ZeroWidth,
+    /// Characters of Unicode's tag block.
+    TagCharacters,
+    /// Characters that change the direction of text.
+    BidiControls,
+    /// Within an element that no mail program shows.
+    Other,
+}
+
+impl HiddenKind {
+    /// Whether it is text of HTML that somebody hid from readers.
+    fn is_hidden_html(self) -> bool {
+        match self {
+            Self::DisplayNone
+            | Self::Invisible
+            | Self::TinyFont
+            | Self::SameColour
+            | Self::OffScreen
+            | Self::Clipped
+            | Self::PixelAlt
+            | Self::Other => true,
+            Self::Comment | Self::ZeroWidth | Self::TagCharacters | Self::BidiControls => false,
+        }
+    }
 }
 
 /// A person or list of an address field.
@@ -239,11 +290,11 @@ pub enum WarningCode {
     LimitTextBytes,
     /// More HTML than [`MAX_HTML_BYTES`].
     LimitHtmlBytes,
-    /// HTML nested or malformed beyond what is sanitised; `html` is absent.
+    /// HTML nested, malformed or styled beyond what is kept; it was simplified.
     LimitHtmlDepth,
-    /// HTML that changes each time it is sanitised; `html` is absent.
+    /// HTML that changes each time it is put together; it was kept without its blocks.
     HtmlUnstable,
-    /// Text that a reader would not have seen was left out.
+    /// Text of HTML that a reader would not have seen was left out; comments alone do not count.
     HiddenText,
     /// Zero-width, tag or direction-changing characters were left out.
     InvisibleCharacters,
@@ -261,15 +312,32 @@ pub enum WarningCode {
 
 /// Collects warnings, one a code, so that a hostile mail cannot make the list long.
 #[derive(Debug, Default)]
-struct Warnings(Vec<Warning>);
+struct Warnings {
+    list: Vec<Warning>,
+    hidden: Vec<Hidden>,
+}
 
 impl Warnings {
     fn add(&mut self, code: WarningCode, detail: impl Into<String>) {
-        if self.0.iter().any(|known| known.code == code) {
+        if self.list.iter().any(|known| known.code == code) {
             return;
         }
         let detail = detail.into();
-        self.0.push(Warning { code, detail });
+        self.list.push(Warning { code, detail });
+    }
+
+    /// Counts text that was left out as nobody sees it.
+    fn hide(&mut self, kind: HiddenKind, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        match self.hidden.iter_mut().find(|known| known.kind == kind) {
+            Some(known) => known.size_bytes += bytes as u64,
+            None => self.hidden.push(Hidden {
+                kind,
+                size_bytes: bytes as u64,
+            }),
+        }
     }
 }
 
@@ -318,7 +386,8 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
         taken.sort_unstable();
         email.reply_text = Some(reply::reply_text(&email.text, &taken));
     }
-    email.warnings = warnings.0;
+    email.hidden = warnings.hidden;
+    email.warnings = warnings.list;
     email
 }
 
@@ -352,6 +421,7 @@ impl ParsedEmail {
             "signature_offset": self.signatures.first().map(|range| range[0]),
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
+            "hidden": self.hidden,
             "warnings": self.warnings,
         })
     }

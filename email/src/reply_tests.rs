@@ -229,6 +229,6 @@ fn ranges_are_bounded_and_the_rest_is_kept() {
     let mut warnings = Warnings::default();
     let cut = split(&text, &mut warnings);
     assert_eq!(cut.quotes.len(), MAX_RANGES);
-    assert_eq!(warnings.0[0].code, WarningCode::LimitRanges);
+    assert_eq!(warnings.list[0].code, WarningCode::LimitRanges);
     assert!(reply_text(&text, &cut.quotes).ends_with("> a\nb"));
 }

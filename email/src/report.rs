@@ -290,7 +290,7 @@ mod tests {
         let mut warnings = Warnings::default();
         read_part(&raw, &mut report, &mut warnings);
         assert_eq!(report.recipients.len(), MAX_REPORT_RECIPIENTS);
-        assert_eq!(warnings.0[0].code, WarningCode::LimitReport);
+        assert_eq!(warnings.list[0].code, WarningCode::LimitReport);
         assert!(describe(&report).ends_with("Report: 180 more recipients"));
     }
 }

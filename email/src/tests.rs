@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::scan::scan;
 use super::*;
 
 pub(super) const MIXED: &str = "From: Ann <ann@example.com>\r\nSubject: Tea\r\nMIME-Version: 1.0\r\n\
@@ -52,12 +51,8 @@ pub(super) fn check(raw: &[u8], name: &str) -> ParsedEmail {
     }
     assert_eq!(email.sha256, digest, "{name}");
     if let Some(clean) = &email.html {
-        let again = html::sanitise(clean, &scan(clean, false), &mut Warnings::default());
-        assert_eq!(
-            again.as_ref(),
-            Some(clean),
-            "{name}: sanitising again changes something"
-        );
+        let again = html::read(clean, false, &mut Warnings::default()).clean;
+        assert_eq!(&again, clean, "{name}: sanitising again changes something");
     }
     email
 }
@@ -422,7 +417,13 @@ fn html_that_is_costly_for_a_tree_builder_is_bounded() {
         "<p>word</p>".repeat(MAX_HTML_BYTES / 5)
     );
     let email = timed(long.as_bytes(), "long html");
-    assert_eq!(email.html, None);
+    assert!(
+        email
+            .html
+            .as_deref()
+            .unwrap()
+            .starts_with("<p>word</p><p>word</p>")
+    );
     assert!(email.text.starts_with("word\n\nword"));
     assert!(codes(&email).contains(&WarningCode::LimitHtmlBytes));
 }

@@ -5,7 +5,7 @@ use std::str::CharIndices;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-use super::{MAX_TEXT_BYTES, WarningCode, Warnings};
+use super::{HiddenKind, MAX_TEXT_BYTES, WarningCode, Warnings};
 
 /// Longest sequence of tag characters of a flag emoji (six of them and a terminator, UTS 51).
 const MAX_FLAG_TAGS: usize = 8;
@@ -80,9 +80,12 @@ pub(super) fn clean(raw: &str, warnings: &mut Warnings) -> String {
             '\u{200c}' | '\u{200d}' if joins(previous, &mut chars) => true,
             '\u{e0020}'..='\u{e007f}' if previous == '\u{1f3f4}' => flag(&raw[at..]),
             _ => {
-                let invisible = is_invisible(ch);
-                hidden += usize::from(invisible);
-                !invisible
+                let kind = invisible(ch);
+                if let Some(kind) = kind {
+                    warnings.hide(kind, ch.len_utf8());
+                    hidden += 1;
+                }
+                kind.is_none()
             }
         };
         if keep && previous == '\u{1f3f4}' && is_tag(ch) {
@@ -124,15 +127,32 @@ fn has_special(bytes: &[u8]) -> bool {
         .any(|&byte| byte >= 0x7f || (byte < b' ' && !matches!(byte, b'\n' | b'\t' | b'\r')))
 }
 
-/// Characters that show nothing, or that make a reader see text in another order than it is stored
-/// (UAX 9 explicit formatting, UTS 39 invisible characters).
+/// The kind of characters that show nothing, or that make a reader see text in another order than it is stored
+/// (UAX 9 explicit formatting, UTS 39 invisible characters). Direction marks stay: they only keep the order of what
+/// is around them.
+fn invisible(ch: char) -> Option<HiddenKind> {
+    match ch {
+        '\u{200b}'..='\u{200d}'
+        | '\u{2060}'..='\u{2064}'
+        | '\u{feff}'
+        | '\u{180e}'
+        | '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{3164}'
+        | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0100}'..='\u{e01ef}' => Some(HiddenKind::ZeroWidth),
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{206a}'..='\u{206f}' => {
+            Some(HiddenKind::BidiControls)
+        }
+        _ if is_tag(ch) => Some(HiddenKind::TagCharacters),
+        _ => None,
+    }
+}
+
 fn is_invisible(ch: char) -> bool {
-    matches!(ch,
-        '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}'
-        | '\u{180e}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
-        | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0100}'..='\u{e01ef}')
-        || is_tag(ch)
+    invisible(ch).is_some()
 }
 
 fn is_tag(ch: char) -> bool {
@@ -213,7 +233,7 @@ mod tests {
         let text = clean(raw, &mut warnings);
         (
             text,
-            warnings.0.iter().map(|warning| warning.code).collect(),
+            warnings.list.iter().map(|warning| warning.code).collect(),
         )
     }
 
@@ -266,7 +286,7 @@ mod tests {
         let mut warnings = Warnings::default();
         let text = finish(&"é".repeat(MAX_TEXT_BYTES), &mut warnings);
         assert_eq!(text.len(), MAX_TEXT_BYTES);
-        assert_eq!(warnings.0[0].code, WarningCode::LimitTextBytes);
+        assert_eq!(warnings.list[0].code, WarningCode::LimitTextBytes);
     }
 
     #[test]

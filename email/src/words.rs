@@ -289,7 +289,7 @@ mod tests {
         let mut warnings = Warnings::default();
         let text = decode("=?x-unheard-of?Q?caf=E9_cr=E8me?=", &mut warnings);
         assert_eq!(text, "café crème");
-        assert_eq!(warnings.0[0].code, WarningCode::CharsetFallback);
+        assert_eq!(warnings.list[0].code, WarningCode::CharsetFallback);
     }
 
     #[test]
@@ -299,12 +299,12 @@ mod tests {
             unfold(" r\u{e9}sum\u{e9}\r\n x".as_bytes(), None, &mut warnings),
             "résumé x"
         );
-        assert!(warnings.0.is_empty());
+        assert!(warnings.list.is_empty());
         let raw = b"\xf0\xd2\xc9\xd7\xc5\xd4";
         assert_eq!(unfold(raw, Some("koi8-r"), &mut warnings), "Привет");
         let japanese = b"\x1b$B$3$s\x1b(B";
         assert_eq!(unfold(japanese, Some("us-ascii"), &mut warnings), "こん");
-        assert_eq!(warnings.0.len(), 1);
+        assert_eq!(warnings.list.len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lays the text of HTML out as lines: paragraphs, lists, table rows, quotes, link targets. It knows no tags.
 
-use super::MAX_LINK_BYTES;
+use crate::MAX_LINK_BYTES;
 
 /// Deepest quotation and list that is told apart.
 const MAX_DEPTH: usize = 12;
@@ -158,6 +158,12 @@ impl Layout {
             self.space = true;
             rest = rest.trim_start_matches(is_blank);
         }
+    }
+
+    /// Text that stands directly after the text before.
+    pub(super) fn join(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.space = false;
     }
 
     /// Text whose white space counts.
