@@ -107,26 +107,34 @@ fn push(email: &mut ParsedEmail, attachment: Attachment, warnings: &mut Warnings
     true
 }
 
+/// The name of a part: of its file, or for a message the subject.
+pub(super) fn name(
+    message: &Message<'_>,
+    part: &MessagePart<'_>,
+    warnings: &mut Warnings,
+) -> Option<String> {
+    let file =
+        parameters::file_name(message, part, warnings).and_then(|raw| file_name(&raw, warnings));
+    file.or_else(|| match &part.body {
+        PartType::Message(nested) => headers::subject(nested, warnings),
+        _ if is_hidden(part) => headers::subject_of(part.contents(), None, warnings),
+        _ => None,
+    })
+}
+
+/// Whether a part is a message that was kept from the parser.
+pub(super) fn is_hidden(part: &MessagePart<'_>) -> bool {
+    kind(part) == ("message", HIDDEN_SUBTYPE)
+}
+
 fn describe(message: &Message<'_>, part: &MessagePart<'_>, warnings: &mut Warnings) -> Attachment {
     let mut mime_type = media_type(part);
-    let mut subject = None;
     let mut location = None;
-    let size = match &part.body {
-        PartType::Message(nested) => {
-            "message/rfc822".clone_into(&mut mime_type);
-            subject = headers::subject(nested, warnings);
-            match part.encoding {
-                Encoding::None => {
-                    part.raw_end_offset().saturating_sub(part.raw_body_offset()) as usize
-                }
-                _ => nested.raw_message.len(),
-            }
+    let size = match (&part.body, part.encoding) {
+        (PartType::Message(_), Encoding::None) => {
+            part.raw_end_offset().saturating_sub(part.raw_body_offset()) as usize
         }
-        _ if mime_type == format!("message/{HIDDEN_SUBTYPE}") => {
-            "message/rfc822".clone_into(&mut mime_type);
-            subject = headers::subject_of(part.contents(), None, warnings);
-            part.contents().len()
-        }
+        (PartType::Message(nested), _) => nested.raw_message.len(),
         _ if mime_type == "message/external-body" => {
             location = external(part).and_then(|raw| headers::field(&raw, warnings));
             parameter(part, "size")
@@ -135,10 +143,11 @@ fn describe(message: &Message<'_>, part: &MessagePart<'_>, warnings: &mut Warnin
         }
         _ => part.contents().len(),
     };
-    let name =
-        parameters::file_name(message, part, warnings).and_then(|raw| file_name(&raw, warnings));
+    if matches!(part.body, PartType::Message(_)) || is_hidden(part) {
+        "message/rfc822".clone_into(&mut mime_type);
+    }
     Attachment {
-        filename: name.or(subject),
+        filename: name(message, part, warnings),
         mime_type,
         size_bytes: size as u64,
         content_id: part

@@ -2,7 +2,6 @@
 //! calendar entries and reports say below. It must not keep or unpack the content of an attachment.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mail_parser::{Message, MessagePart, MimeHeaders, PartType};
 
@@ -10,8 +9,8 @@ use super::charset::decode;
 use super::structure::{self, Structure, kind, parameter};
 use super::{
     MAX_BODY_PARTS, MAX_CLEAN_HTML_BYTES, MAX_HTML_BYTES, MAX_NESTED_MESSAGES, MAX_TEXT_BYTES,
-    PARSER, ParsedEmail, Partial, WarningCode, Warnings, attachments, bounce, calendar, enriched,
-    guard, headers, html, protection, report, text, uuencode,
+    ParsedEmail, Partial, WarningCode, Warnings, attachments, bounce, calendar, enriched, guard,
+    headers, html, protection, report, text, uuencode, with_message,
 };
 
 /// The line before a message that is part of the text; the same as mail programs write before a forwarded one.
@@ -54,7 +53,7 @@ pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mu
         // Nothing was written around them: what was forwarded is what there is to read.
         for &id in structure.attachments.iter().take(MAX_BODY_PARTS) {
             if let Some(part) = message.part(id) {
-                forwarded(part, 1, &mut joined, email, warnings);
+                forwarded(message, part, 1, &mut joined, email, warnings);
             }
         }
     }
@@ -94,7 +93,7 @@ fn join(
                     None => append(joined, &plain_text(message, part, email, warnings)),
                 }
             }
-            _ => forwarded(part, level + 1, joined, email, warnings),
+            _ => forwarded(message, part, level + 1, joined, email, warnings),
         }
     }
     if structure.text.len().max(structure.html.len()) > MAX_BODY_PARTS {
@@ -109,18 +108,47 @@ fn join(
 /// Appends an attached message: who wrote it when about what, and its text. Its own attachments are listed as being
 /// within it.
 fn forwarded(
+    message: &Message<'_>,
     part: &MessagePart<'_>,
     level: usize,
     joined: &mut String,
     email: &mut ParsedEmail,
     warnings: &mut Warnings,
 ) {
-    let PartType::Message(nested) = &part.body else {
-        return;
-    };
     if joined.len() > MAX_TEXT_BYTES {
         return;
     }
+    let name = attachments::name(message, part, warnings);
+    match &part.body {
+        PartType::Message(nested) => {
+            forwarded_message(nested, name, level, joined, email, warnings);
+        }
+        // It was kept from the parser.
+        _ if attachments::is_hidden(part) => {
+            let input = guard::prepare(part.contents(), warnings);
+            let parsed = with_message(&input, warnings, |nested, warnings| {
+                forwarded_message(nested, name, level, joined, email, warnings);
+                true
+            });
+            if parsed != Ok(true) {
+                warnings.add(
+                    WarningCode::ParserFailed,
+                    "an attached message could not be read",
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+fn forwarded_message(
+    nested: &Message<'_>,
+    name: Option<String>,
+    level: usize,
+    joined: &mut String,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
     if level > MAX_NESTED_MESSAGES {
         warnings.add(
             WarningCode::LimitParts,
@@ -155,7 +183,7 @@ fn forwarded(
     let structure = structure::sort(nested, warnings);
     let before = joined.len();
     join(nested, &structure, level, joined, email, warnings);
-    let holder = inner.subject.as_deref().unwrap_or("message/rfc822");
+    let holder = name.as_deref().unwrap_or("message/rfc822");
     attachments::list(
         nested,
         &structure.attachments,
@@ -166,7 +194,7 @@ fn forwarded(
     if joined.len() == before {
         for &id in structure.attachments.iter().take(MAX_BODY_PARTS) {
             if let Some(part) = nested.part(id) {
-                forwarded(part, level + 1, joined, email, warnings);
+                forwarded(nested, part, level + 1, joined, email, warnings);
             }
         }
     }
@@ -203,12 +231,14 @@ fn fragment(
         return;
     }
     let input = guard::prepare(contents, warnings);
-    let parsed = catch_unwind(AssertUnwindSafe(|| PARSER.parse(input.as_ref())));
-    if let Ok(Some(whole)) = parsed {
-        let structure = structure::sort(&whole, warnings);
-        email.html = join(&whole, &structure, 1, joined, email, warnings);
-        attachments::list(&whole, &structure.attachments, None, email, warnings);
-        super::dismantle(whole);
+    let parsed = with_message(&input, warnings, |whole, warnings| {
+        let structure = structure::sort(whole, warnings);
+        email.html = join(whole, &structure, 1, joined, email, warnings);
+        attachments::list(whole, &structure.attachments, None, email, warnings);
+        true
+    });
+    if parsed != Ok(true) {
+        warnings.add(WarningCode::ParserFailed, "a fragment could not be read");
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the message parser may see: a prefix or a patched copy of the raw message on which its time is bounded.
 //!
-//! mail-parser looks for each declared boundary up to the end of the message, so many boundaries that never come
-//! cost (boundaries × bytes). It also decodes and parses attached messages inside itself. Both are limited here,
-//! by counting, before it starts. Nothing is understood here beyond lines and tokens.
+//! mail-parser looks for each declared boundary up to the end of the message, so many boundaries that never come cost
+//! (boundaries × bytes), and a long one that nearly comes at every dash costs (its length × dashes). Pieces of
+//! parameters cost it the square of their number, and it decodes and parses attached messages inside itself. All is
+//! limited here, by counting, before it starts. Nothing is understood here beyond lines and tokens.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -11,10 +12,20 @@ use super::{MAX_HEADER_BYTES, MAX_RAW_BYTES, WarningCode, Warnings};
 
 /// Boundaries × bytes that are looked at for one message, about a second of work at worst.
 const BOUNDARY_WORK: usize = 1 << 30;
-/// Shortest way to declare a boundary in a part of its own, in bytes; shorter messages need not be counted.
-const BOUNDARY_BYTES: usize = 32;
 /// Boundaries every message may have, however long it is.
-const MIN_BOUNDARIES: usize = 64;
+const MIN_BOUNDARIES: usize = 16;
+/// Longest message of which nothing need be counted: it cannot hold enough of anything to cost a second.
+const HARMLESS_BYTES: usize = 64 << 10;
+/// Most delimiters of parts, and most attached messages, that the parser sees: each takes some hundred bytes.
+const MAX_PARTS: usize = 50_000;
+/// Most lines in a row that the parser may take for fields, which take as much each.
+const MAX_FIELDS: usize = 10_000;
+/// Bytes of a boundary by which delimiters are counted.
+const PREFIX_BYTES: usize = 16;
+/// Most boundaries that are told apart when delimiters are counted.
+const MAX_PREFIXES: usize = 64;
+/// Most pieces of parameters of one field that the parser sees.
+const MAX_PIECES: usize = 1_000;
 
 /// Stands for `rfc822` in a media type that was hidden from the parser.
 pub(super) const HIDDEN_SUBTYPE: &str = "rfc82_";
@@ -50,7 +61,9 @@ pub(super) fn prepare<'a>(raw: &'a [u8], warnings: &mut Warnings) -> Cow<'a, [u8
     limit_headers(&mut bytes, warnings);
     end_header(&mut bytes);
     limit_boundaries(&mut bytes, warnings);
-    hide_encoded_messages(&mut bytes);
+    limit_pieces(&mut bytes, warnings);
+    limit_fields(&mut bytes);
+    hide_messages(&mut bytes, warnings);
     bytes
 }
 
@@ -78,7 +91,7 @@ fn line_length(bytes: &[u8]) -> usize {
 }
 
 /// Where the body of the message begins: after the first empty line.
-fn header_length(bytes: &[u8]) -> usize {
+pub(super) fn header_length(bytes: &[u8]) -> usize {
     let mut position = 0;
     while position < bytes.len() {
         let length = line_length(&bytes[position..]);
@@ -156,43 +169,197 @@ fn is_common_field(name: &[u8]) -> bool {
     NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// Cuts a message where boundaries would cost too much: see the top of this file.
 fn limit_boundaries(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
     let length = bytes.len();
-    let allowed = (BOUNDARY_WORK / length.max(1)).max(MIN_BOUNDARIES);
-    if length / BOUNDARY_BYTES <= allowed {
+    if length <= HARMLESS_BYTES {
         return;
     }
+    let allowed = (BOUNDARY_WORK / length).max(MIN_BOUNDARIES);
     let mut seen = 0;
+    let mut longest = 0;
+    let mut pieces = 0;
+    let mut prefixes: Vec<Vec<u8>> = Vec::new();
     let mut position = 0;
     while let Some(found) = find_token(bytes, b"boundary", position) {
         seen += 1;
         if seen > allowed {
-            match bytes {
-                Cow::Borrowed(borrowed) => *bytes = Cow::Borrowed(&borrowed[..found]),
-                Cow::Owned(owned) => owned.truncate(found),
-            }
+            cut(bytes, found);
             warnings.add(
                 WarningCode::LimitParts,
                 format!("more than {allowed} boundaries; read up to byte {found}"),
             );
-            return;
+            break;
+        }
+        let (value, piece) = boundary_value(&bytes[found + b"boundary".len()..]);
+        pieces += if piece { value.len() } else { 0 };
+        longest = longest.max(value.len()).max(pieces);
+        let prefix = &value[..value.len().min(PREFIX_BYTES)];
+        if !value.is_empty()
+            && prefixes.len() <= MAX_PREFIXES
+            && !prefixes.iter().any(|known| known == prefix)
+        {
+            prefixes.push(prefix.to_vec());
         }
         position = found + 1;
     }
+    if longest == 0 {
+        return;
+    }
+    limit_parts(bytes, &prefixes, warnings);
+    // At each two dashes the parser compares as much of a boundary as agrees.
+    let dashes = BOUNDARY_WORK / longest / seen.min(allowed);
+    let start = header_length(bytes);
+    let mut pairs = bytes[start..]
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| *pair == b"--");
+    if let Some((offset, _)) = pairs.nth(dashes) {
+        let found = start + offset;
+        cut(bytes, found);
+        warnings.add(
+            WarningCode::LimitParts,
+            format!("boundaries of up to {longest} bytes among dashes; read up to byte {found}"),
+        );
+    }
+}
+
+fn cut(bytes: &mut Cow<'_, [u8]>, length: usize) {
+    match bytes {
+        Cow::Borrowed(borrowed) => *bytes = Cow::Borrowed(&borrowed[..length]),
+        Cow::Owned(owned) => owned.truncate(length),
+    }
+}
+
+/// The value in ` = "value"`, and whether it is a piece of one (`*0="value"`, RFC 2231).
+fn boundary_value(rest: &[u8]) -> (&[u8], bool) {
+    let head = &rest[..rest.len().min(16)];
+    let Some(sign) = head.iter().position(|&byte| byte == b'=') else {
+        return (&[], false);
+    };
+    let piece = head[..sign].contains(&b'*');
+    let value = rest[sign + 1..].trim_ascii_start();
+    if let Some(quoted) = value.strip_prefix(b"\"") {
+        let end = quoted.iter().position(|&byte| byte == b'"');
+        return (&quoted[..end.unwrap_or(quoted.len())], piece);
+    }
+    let end = value.iter().position(|byte| b"; \t\r\n".contains(byte));
+    (&value[..end.unwrap_or(value.len())], piece)
+}
+
+/// Cuts a message that has too many delimiters.
+fn limit_parts(bytes: &mut Cow<'_, [u8]>, prefixes: &[Vec<u8>], warnings: &mut Warnings) {
+    let any = prefixes.len() > MAX_PREFIXES;
+    let mut firsts = [false; 256];
+    for prefix in prefixes {
+        firsts[usize::from(prefix[0])] = true;
+    }
+    let delimits = |at: usize| {
+        let rest = &bytes[at + 2..];
+        let first = rest.first().copied().unwrap_or_default();
+        firsts[usize::from(first)]
+            && (any || prefixes.iter().any(|prefix| rest.starts_with(prefix)))
+    };
+    let start = header_length(bytes);
+    let found = bytes[start..]
+        .windows(2)
+        .enumerate()
+        .filter(|(at, pair)| *pair == b"--" && delimits(start + at))
+        .nth(MAX_PARTS);
+    if let Some((offset, _)) = found {
+        let at = start + offset;
+        cut(bytes, at);
+        warnings.add(
+            WarningCode::LimitParts,
+            format!("more than {MAX_PARTS} parts; read up to byte {at}"),
+        );
+    }
+}
+
+/// Sets lines apart that the parser would take for ever more fields of one header.
+fn limit_fields(bytes: &mut Cow<'_, [u8]>) {
+    if bytes.len() <= HARMLESS_BYTES {
+        return;
+    }
+    let mut breaks = Vec::new();
+    let mut position = 0;
+    let mut row = 0;
+    while position < bytes.len() {
+        let line = &bytes[position..position + line_length(&bytes[position..])];
+        row = if line.contains(&b':') { row + 1 } else { 0 };
+        position += line.len();
+        if row == MAX_FIELDS {
+            breaks.push(position);
+            row = 0;
+        }
+    }
+    if breaks.is_empty() {
+        return;
+    }
+    let mut parted = Vec::with_capacity(bytes.len() + breaks.len());
+    let mut copied = 0;
+    for at in breaks {
+        parted.extend_from_slice(&bytes[copied..at]);
+        parted.push(b'\n');
+        copied = at;
+    }
+    parted.extend_from_slice(&bytes[copied..]);
+    *bytes = Cow::Owned(parted);
+}
+
+/// Pieces of parameters (RFC 2231) cost the parser the product of their number and their length, and languages the
+/// square of theirs. Past some of them the sign they are known by is taken from a field.
+fn limit_pieces(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
+    if bytes.len() <= HARMLESS_BYTES {
+        return;
+    }
+    let mut patches = Vec::new();
+    let mut position = 0;
+    let mut in_field = false;
+    let mut signs = 0;
+    while position < bytes.len() {
+        let line = &bytes[position..position + line_length(&bytes[position..])];
+        let folded = line
+            .first()
+            .is_some_and(|first| matches!(first, b' ' | b'\t'));
+        if !folded {
+            in_field =
+                names_field(line, b"content-type") || names_field(line, b"content-disposition");
+            signs = 0;
+        }
+        if in_field {
+            for (at, _) in line.iter().enumerate().filter(|(_, byte)| **byte == b'*') {
+                signs += 1;
+                if signs > MAX_PIECES {
+                    patches.push(position + at);
+                }
+            }
+        }
+        position += line.len();
+    }
+    if patches.is_empty() {
+        return;
+    }
+    let owned = bytes.to_mut();
+    for at in patches {
+        owned[at] = b'_';
+    }
+    warnings.add(
+        WarningCode::LimitHeaderBytes,
+        format!("a field has more than {MAX_PIECES} pieces of parameters"),
+    );
 }
 
 /// An attached message in base64 or quoted-printable would be decoded and parsed inside the parser, where nothing
-/// limits it. In a message long enough for that to matter its media type is made unknown, so that it stays bytes.
-fn hide_encoded_messages(bytes: &mut Cow<'_, [u8]>) {
+/// limits it, and each attached message takes memory. In a message long enough for that to matter the media type of
+/// those is made unknown, so that they stay bytes.
+fn hide_messages(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
     let length = bytes.len();
-    if length / BOUNDARY_BYTES <= BOUNDARY_WORK / length.max(1) {
+    if length <= HARMLESS_BYTES {
         return;
     }
-    if find_token(bytes, b"base64", 0).is_none()
-        && find_token(bytes, b"quoted-printable", 0).is_none()
-    {
-        return;
-    }
+    let encoded = find_token(bytes, b"base64", 0).is_some()
+        || find_token(bytes, b"quoted-printable", 0).is_some();
     let mut patches = Vec::new();
     let mut position = 0;
     let mut in_type = false;
@@ -201,7 +368,7 @@ fn hide_encoded_messages(bytes: &mut Cow<'_, [u8]>) {
         let folded = line
             .first()
             .is_some_and(|first| matches!(first, b' ' | b'\t'));
-        in_type = (in_type && folded) || names_type(line);
+        in_type = (in_type && folded) || names_field(line, b"content-type");
         if in_type {
             for (token, patch) in [
                 (&b"rfc822"[..], HIDDEN_SUBTYPE.as_bytes()),
@@ -215,6 +382,15 @@ fn hide_encoded_messages(bytes: &mut Cow<'_, [u8]>) {
         }
         position += line.len();
     }
+    if !encoded {
+        patches.drain(..patches.len().min(MAX_PARTS));
+        if !patches.is_empty() {
+            warnings.add(
+                WarningCode::LimitParts,
+                format!("more than {MAX_PARTS} attached messages"),
+            );
+        }
+    }
     if patches.is_empty() {
         return;
     }
@@ -224,22 +400,24 @@ fn hide_encoded_messages(bytes: &mut Cow<'_, [u8]>) {
     }
 }
 
-/// Whether a line can hold the name Content-Type for the parser, which ignores blanks within a name.
-fn names_type(line: &[u8]) -> bool {
+/// Whether a line can hold the field `name` (lower-case) for the parser, which ignores blanks within a name.
+fn names_field(line: &[u8], name: &[u8]) -> bool {
     let Some(colon) = line.iter().position(|&byte| byte == b':') else {
         return false;
     };
-    let mut name = Vec::with_capacity(16);
+    let mut expected = name.iter().rev();
     for byte in line[..colon].iter().rev() {
-        if !byte.is_ascii_whitespace() {
-            name.push(byte.to_ascii_lowercase());
+        if byte.is_ascii_whitespace() {
+            continue;
         }
-        if name.len() == b"content-type".len() {
-            break;
+        match expected.next() {
+            Some(known) if known.eq_ignore_ascii_case(byte) => {}
+            // What stands before the name belongs to no field the parser knows.
+            None => return true,
+            Some(_) => return false,
         }
     }
-    name.reverse();
-    name == b"content-type"
+    expected.next().is_none()
 }
 
 /// Where `token` (lower-case) next occurs, in any case, at or after `from`.
@@ -313,6 +491,57 @@ mod tests {
         assert!(bytes.ends_with(b"aaa\n\n\nthe body"));
         assert!(bytes.len() <= MAX_HEADER_BYTES + 20);
         assert_eq!(codes, [WarningCode::LimitHeaderBytes]);
+    }
+
+    #[test]
+    fn a_boundary_that_nearly_comes_at_every_dash_is_bounded() {
+        let mut raw = b"Content-Type: multipart/mixed; boundary=\"".to_vec();
+        raw.resize(raw.len() + 100_000, b'-');
+        raw.extend_from_slice(b"x\"\n\n");
+        raw.resize(raw.len() + 1_000_000, b'-');
+        let (bytes, codes) = prepared(&raw);
+        assert!(bytes.len() < 120_000, "{}", bytes.len());
+        assert_eq!(codes, [WarningCode::LimitParts]);
+        let quiet = [raw[..100_050].to_vec(), vec![b'a'; 1_000_000]].concat();
+        assert_eq!(prepared(&quiet).1, []);
+    }
+
+    #[test]
+    fn pieces_of_parameters_are_bounded_in_every_header() {
+        let mut raw =
+            b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Disposition: attachment"
+                .to_vec();
+        for number in 0..20_000 {
+            raw.extend_from_slice(format!(";\n filename*{number}=a").as_bytes());
+        }
+        raw.extend_from_slice(b"\n\na * in the text\n--b--\n");
+        let (bytes, codes) = prepared(&raw);
+        let signs = bytes.iter().filter(|&&byte| byte == b'*').count();
+        assert_eq!(signs, MAX_PIECES + 1);
+        assert_eq!(codes, [WarningCode::LimitHeaderBytes]);
+    }
+
+    #[test]
+    fn parts_fields_and_messages_are_bounded() {
+        let head = "Content-Type: multipart/mixed; boundary=b\n\n";
+        let parts = format!("{head}{}", "--b\n\nz\n".repeat(MAX_PARTS + 10));
+        let (bytes, codes) = prepared(parts.as_bytes());
+        assert_eq!(bytes.len(), head.len() + 7 * MAX_PARTS);
+        assert_eq!(codes, [WarningCode::LimitParts]);
+        // Dashes that delimit nothing are not counted.
+        let rules = format!("{head}--b\n\n{}", "----------\n".repeat(MAX_PARTS));
+        assert_eq!(prepared(rules.as_bytes()).1, []);
+        let fields = format!("{head}--b\n{}", "a: b c d e\n".repeat(MAX_FIELDS * 2 + 5));
+        let (bytes, _) = prepared(fields.as_bytes());
+        assert_eq!(bytes.len(), fields.len() + 2);
+        let nested = "Content-Type: message/rfc822\n\n".repeat(MAX_PARTS + 7);
+        let (bytes, codes) = prepared(nested.as_bytes());
+        assert_eq!(
+            bytes.windows(5).filter(|five| *five == b"rfc82").count(),
+            MAX_PARTS + 7
+        );
+        assert_eq!(bytes.windows(6).filter(|six| *six == b"rfc82_").count(), 7);
+        assert_eq!(codes, [WarningCode::LimitParts]);
     }
 
     #[test]

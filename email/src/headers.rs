@@ -13,10 +13,19 @@ use super::{
 /// Fills the fields of `email` that come from the header. Of a field that may occur once the first one that says
 /// something counts; recipients are those of every such field.
 pub(super) fn read(message: &Message<'_>, email: &mut ParsedEmail, warnings: &mut Warnings) {
-    let charset = body_charset(message);
+    read_block(header(message), body_charset(message), email, warnings);
+}
+
+/// The same from the raw header, or a raw message, that no parser has seen.
+pub(super) fn read_block(
+    header: &[u8],
+    charset: Option<&str>,
+    email: &mut ParsedEmail,
+    warnings: &mut Warnings,
+) {
     let mut date = None;
     let mut received = None;
-    for (name, value) in Fields(header(message)) {
+    for (name, value) in Fields(header) {
         let mut buffer = [0; LONGEST_NAME];
         let Some(known) = lower(name, &mut buffer) else {
             continue;

@@ -357,26 +357,16 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
         ..ParsedEmail::default()
     };
     let input = guard::prepare(raw, &mut warnings);
-    // The parser promises not to panic; a worker's life should not hang on that promise.
-    match catch_unwind(AssertUnwindSafe(|| PARSER.parse(input.as_ref()))) {
-        Ok(Some(message)) if is_message(&message) => {
-            headers::read(&message, &mut email, &mut warnings);
-            body::read(&message, &mut email, &mut warnings);
-            dismantle(message);
+    let parsed = with_message(&input, &mut warnings, |message, warnings| {
+        if !is_message(message) {
+            return false;
         }
-        Ok(_) => {
-            let lossy = String::from_utf8_lossy(&input);
-            email.text = text::finish(&lossy, &mut warnings);
-            warnings.add(WarningCode::NotAMessage, "no header field was found");
-        }
-        Err(_) => {
-            let lossy = String::from_utf8_lossy(&input);
-            email.text = text::finish(&lossy, &mut warnings);
-            warnings.add(
-                WarningCode::ParserFailed,
-                "the message parser gave up; the text is the raw message",
-            );
-        }
+        headers::read(message, &mut email, warnings);
+        body::read(message, &mut email, warnings);
+        true
+    });
+    if parsed != Ok(true) {
+        unparsed(&input, parsed.is_err(), &mut email, &mut warnings);
     }
     let cut = reply::split(&email.text, &mut warnings);
     email.quotes = cut.quotes;
@@ -389,6 +379,45 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
     email.hidden = warnings.hidden;
     email.warnings = warnings.list;
     email
+}
+
+/// Parses `input`, which `guard` has prepared, and shows it to `read`. False where it is no message, an error where
+/// a parser gave up.
+fn with_message(
+    input: &[u8],
+    warnings: &mut Warnings,
+    read: impl FnOnce(&Message<'_>, &mut Warnings) -> bool,
+) -> Result<bool, ()> {
+    // The parser promises not to panic; a worker's life should not hang on that promise.
+    match catch_unwind(AssertUnwindSafe(|| PARSER.parse(input))) {
+        Ok(Some(message)) => {
+            let found = read(&message, warnings);
+            dismantle(message);
+            Ok(found)
+        }
+        Ok(None) => Ok(false),
+        Err(_) => Err(()),
+    }
+}
+
+/// What can be known of bytes that the parser could make nothing of: the fields of a header, if there is one, and the
+/// rest as it stands.
+fn unparsed(input: &[u8], failed: bool, email: &mut ParsedEmail, warnings: &mut Warnings) {
+    let body = if failed {
+        headers::read_block(input, None, email, warnings);
+        &input[guard::header_length(input)..]
+    } else {
+        input
+    };
+    email.text = text::finish(&String::from_utf8_lossy(body), warnings);
+    if failed {
+        warnings.add(
+            WarningCode::ParserFailed,
+            "the message parser gave up; the text is all that follows the header",
+        );
+    } else {
+        warnings.add(WarningCode::NotAMessage, "no header field was found");
+    }
 }
 
 impl ParsedEmail {

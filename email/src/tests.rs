@@ -268,6 +268,26 @@ fn what_is_no_message_comes_back_with_what_is_known() {
 }
 
 #[test]
+fn a_message_the_parser_gives_up_is_kept_with_its_header() {
+    let raw = b"From: Ann <ann@example.com>\nSubject: Tea\nDate: Mon, 1 Jun 2026 08:00:00 +0000\n\
+                Message-ID: <1@example.com>\n\nwords\0\xff";
+    let mut email = ParsedEmail::default();
+    let mut warnings = Warnings::default();
+    unparsed(raw, true, &mut email, &mut warnings);
+    assert_eq!(email.subject.as_deref(), Some("Tea"));
+    assert_eq!(email.from[0].address.as_deref(), Some("ann@example.com"));
+    assert_eq!(email.message_id.as_deref(), Some("1@example.com"));
+    assert!(email.date.is_some());
+    assert_eq!(email.text, "words\u{fffd}");
+    assert!(
+        warnings
+            .list
+            .iter()
+            .any(|warning| warning.code == WarningCode::ParserFailed)
+    );
+}
+
+#[test]
 fn nul_bytes_are_left_out_everywhere() {
     let email = check(
         b"Subject: a\0b\nFrom: \"x\0y\" <a\0@example.com>\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nte\0xt\n--b\n\
