@@ -65,3 +65,7 @@ corpus-report folder:
 # Measure email beside Python's and npm's libraries, on generated mail and on the folders given
 peers *folders:
     email/peers/measure "$@"
+
+# Measure how fast mail is understood, and how time grows with HTML made to cost much
+bench-email:
+    cargo bench --locked --package email --features promises --bench html

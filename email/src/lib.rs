@@ -27,6 +27,8 @@ mod headers;
 mod html;
 mod parameters;
 mod phrases;
+#[cfg(any(test, feature = "promises"))]
+pub mod promises;
 mod protection;
 mod reply;
 mod report;
@@ -326,6 +328,22 @@ impl Warnings {
         self.list.push(Warning { code, detail });
     }
 
+    /// Warns of hidden text in HTML, if there was any.
+    fn flag_hidden(&mut self) {
+        let mut bytes = 0;
+        for hidden in &self.hidden {
+            if hidden.kind.is_hidden_html() {
+                bytes += hidden.size_bytes;
+            }
+        }
+        if bytes > 0 {
+            self.add(
+                WarningCode::HiddenText,
+                format!("{bytes} bytes of text that a reader would not see were left out"),
+            );
+        }
+    }
+
     /// Counts text that was left out as nobody sees it.
     fn hide(&mut self, kind: HiddenKind, bytes: usize) {
         if bytes == 0 {
@@ -376,6 +394,7 @@ pub fn parse(raw: &[u8]) -> ParsedEmail {
         taken.sort_unstable();
         email.reply_text = Some(reply::reply_text(&email.text, &taken));
     }
+    warnings.flag_hidden();
     email.hidden = warnings.hidden;
     email.warnings = warnings.list;
     email

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
+pub(super) use super::promises::check;
 use super::*;
 
 pub(super) const MIXED: &str = "From: Ann <ann@example.com>\r\nSubject: Tea\r\nMIME-Version: 1.0\r\n\
@@ -27,69 +26,6 @@ pub(super) fn codes(email: &ParsedEmail) -> Vec<WarningCode> {
         codes.push(warning.code);
     }
     codes
-}
-
-/// What holds for every message, whatever it is.
-pub(super) fn check(raw: &[u8], name: &str) -> ParsedEmail {
-    let email = parse(raw);
-    let value = email.meta_data().to_string();
-    assert!(
-        !value.contains("\\u0000") && !email.text.contains('\0'),
-        "{name}: a nul is left"
-    );
-    assert!(email.text.len() <= MAX_TEXT_BYTES, "{name}: text too long");
-    assert_eq!(
-        email.text,
-        text::finish(&email.text, &mut Warnings::default()),
-        "{name}: text is not clean"
-    );
-    check_ranges(&email, name);
-    assert_eq!(email.size_bytes, raw.len() as u64, "{name}");
-    let mut digest = String::new();
-    for byte in Sha256::digest(raw) {
-        digest.push_str(&format!("{byte:02x}"));
-    }
-    assert_eq!(email.sha256, digest, "{name}");
-    if let Some(clean) = &email.html {
-        let again = html::read(clean, false, &mut Warnings::default()).clean;
-        assert_eq!(&again, clean, "{name}: sanitising again changes something");
-    }
-    email
-}
-
-/// Nothing is lost: quotes, signatures and the reply are the text, and the reply can be rebuilt from the others.
-fn check_ranges(email: &ParsedEmail, name: &str) {
-    let mut ranges = [email.quotes.as_slice(), &email.signatures].concat();
-    ranges.sort_unstable();
-    let mut before = 0;
-    let mut taken = 0;
-    for &[start, end] in &ranges {
-        assert!(before <= start && start < end, "{name}: {start}..{end}");
-        for (at, edge) in [(start, start == 0), (end, end == email.text.len())] {
-            let at_line = edge || email.text.as_bytes()[at - 1] == b'\n';
-            assert!(at_line, "{name}: {at} is within a line");
-        }
-        taken += written(&email.text[start..end]);
-        before = end;
-    }
-    assert_eq!(email.reply_text.is_none(), ranges.is_empty(), "{name}");
-    if let Some(reply) = &email.reply_text {
-        assert_eq!(
-            *reply,
-            reply_text(&email.text, &ranges),
-            "{name}: another reply"
-        );
-        assert_eq!(
-            written(reply) + taken,
-            written(&email.text),
-            "{name}: text is lost"
-        );
-    }
-}
-
-/// How many characters a text has besides blanks.
-fn written(text: &str) -> usize {
-    text.chars().filter(|ch| !ch.is_whitespace()).count()
 }
 
 fn timed(raw: &[u8], name: &str) -> ParsedEmail {

@@ -9,6 +9,8 @@ mod bounds;
 mod elements;
 mod layout;
 mod look;
+#[cfg(any(test, feature = "promises"))]
+pub(super) mod promises;
 mod references;
 mod sheet;
 mod style;
