@@ -195,10 +195,10 @@ impl Bounds {
 
     /// Ends the formatting elements that the builder remembers, so that it opens none of them again.
     fn end_formatting(&self) {
-        for name in FORMATTING {
+        for name in &FORMATTING {
             let mut held = self.count();
             for _ in 0..MAX_HELD {
-                self.process(Token::TagToken(end_of(&name)));
+                self.process(Token::TagToken(end_of(name)));
                 let left = self.count();
                 if left >= held {
                     break;
@@ -221,7 +221,7 @@ fn end_of(name: &LocalName) -> Tag {
 
 /// Elements that a builder opens again where they were left open
 /// (<https://html.spec.whatwg.org/#the-list-of-active-formatting-elements>).
-const FORMATTING: [LocalName; 14] = [
+static FORMATTING: [LocalName; 14] = [
     local_name!("a"),
     local_name!("b"),
     local_name!("big"),

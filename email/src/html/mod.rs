@@ -74,19 +74,23 @@ pub(super) fn read(source: &str, want_text: bool, warnings: &mut Warnings) -> Ht
 
 /// Line feeds as line ends, and no NUL.
 fn normalised(source: &str) -> Cow<'_, str> {
-    if !source.contains(['\r', '\0']) {
+    if !source.contains('\r') && !source.contains('\0') {
         return Cow::Borrowed(source);
     }
+    let bytes = source.as_bytes();
     let mut lines = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find(['\r', '\0']) {
-        lines.push_str(&rest[..at]);
-        if rest.as_bytes()[at] == b'\r' && rest.as_bytes().get(at + 1) != Some(&b'\n') {
+    let mut run = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if !matches!(byte, b'\r' | b'\0') {
+            continue;
+        }
+        lines.push_str(&source[run..at]);
+        if *byte == b'\r' && bytes.get(at + 1) != Some(&b'\n') {
             lines.push('\n');
         }
-        rest = &rest[at + 1..];
+        run = at + 1;
     }
-    lines.push_str(rest);
+    lines.push_str(&source[run..]);
     Cow::Owned(lines)
 }
 
@@ -122,7 +126,7 @@ fn pass(html: &str, want_text: bool, flat: bool) -> (Walked, bool) {
     let bounds = Bounds::new();
     tokens::feed(html, &bounds);
     let built = bounds.finish();
-    let mut walked = walk(&built.tree.into_nodes(), want_text, flat);
+    let mut walked = walk(&built.tree.into_nodes(), html.len(), want_text, flat);
     if built.comment_bytes > 0 {
         walked
             .hidden

@@ -113,7 +113,7 @@ pub(crate) fn as_a_browser_puts_it_together(clean: &str, scripting: bool) -> Str
     let _ = tokenizer.feed(&queue(clean));
     tokenizer.end();
     let nodes = tokenizer.sink.sink.into_nodes();
-    walk(&nodes, false, false).clean.html
+    walk(&nodes, clean.len(), false, false).clean.html
 }
 
 /// Builds the tree of HTML and nothing else; the number of its nodes.

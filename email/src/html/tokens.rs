@@ -39,7 +39,7 @@ impl Tokens<'_> {
         let length = self.html.len();
         while self.at < length {
             let start = self.at;
-            let tag = self.find(start, "<");
+            let tag = self.next(start, '<');
             if tag > start {
                 self.text(start, tag, true);
             }
@@ -52,9 +52,14 @@ impl Tokens<'_> {
 
     /// Where `what` begins at or after `from`, or the end.
     fn find(&self, from: usize, what: &str) -> usize {
-        self.html[from..]
-            .find(what)
-            .map_or(self.html.len(), |found| from + found)
+        let found = self.html[from..].find(what);
+        found.map_or(self.html.len(), |found| from + found)
+    }
+
+    /// Where the character `what` is at or after `from`, or the end.
+    fn next(&self, from: usize, what: char) -> usize {
+        let found = self.html[from..].find(what);
+        found.map_or(self.html.len(), |found| from + found)
     }
 
     fn part(&self, start: usize, end: usize) -> StrTendril {
@@ -125,7 +130,7 @@ impl Tokens<'_> {
         if rest.starts_with("<!--") {
             let bytes = &self.html.as_bytes()[body..];
             if bytes.starts_with(b">") || bytes.starts_with(b"->") {
-                self.at = self.find(body, ">") + 1;
+                self.at = self.next(body, '>') + 1;
                 return;
             }
             let mut end = self.find(body, "-->");
@@ -134,14 +139,14 @@ impl Tokens<'_> {
                 end = body + bang;
             }
             self.bounds.comment(&self.html[body..end]);
-            self.at = (self.find(end, ">") + 1).min(self.html.len());
+            self.at = (self.next(end, '>') + 1).min(self.html.len());
         } else if rest.starts_with("<![CDATA[") && self.bounds.is_foreign() {
             let from = start + "<![CDATA[".len();
             let end = self.find(from, "]]>");
             self.text(from, end, false);
             self.at = (end + 3).min(self.html.len());
         } else if rest.len() > 8 && rest.as_bytes()[2..9].eq_ignore_ascii_case(b"doctype") {
-            self.at = (self.find(start, ">") + 1).min(self.html.len());
+            self.at = (self.next(start, '>') + 1).min(self.html.len());
         } else {
             self.bogus(start + 2);
         }
@@ -149,7 +154,7 @@ impl Tokens<'_> {
 
     /// A comment by mistake, from `body` to the next `>`.
     fn bogus(&mut self, body: usize) {
-        let end = self.find(body, ">");
+        let end = self.next(body, '>');
         self.bounds.comment(&self.html[body..end]);
         self.at = (end + 1).min(self.html.len());
     }
@@ -305,7 +310,7 @@ impl Tokens<'_> {
         match bytes.get(self.at) {
             Some(quote @ (b'"' | b'\'')) => {
                 let start = self.at + 1;
-                let end = self.find(start, if *quote == b'"' { "\"" } else { "'" });
+                let end = self.next(start, char::from(*quote));
                 self.at = (end + 1).min(bytes.len());
                 (start, end)
             }

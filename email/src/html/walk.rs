@@ -52,8 +52,8 @@ struct Walk<'t> {
     hidden: Vec<(HiddenKind, usize)>,
 }
 
-/// Walks the tree `nodes`; `want_text` says whether to lay its text out, `flat` to write only what can stand anywhere.
-pub(super) fn walk(nodes: &[Node], want_text: bool, flat: bool) -> Walked {
+/// Walks the tree `nodes` of a source of `size` bytes; `want_text` says whether to lay its text out, `flat` to write only what can stand anywhere.
+pub(super) fn walk(nodes: &[Node], size: usize, want_text: bool, flat: bool) -> Walked {
     let mut sheet = Sheet::default();
     let mut holds_table = vec![false; nodes.len()];
     for node in nodes {
@@ -77,7 +77,7 @@ pub(super) fn walk(nodes: &[Node], want_text: bool, flat: bool) -> Walked {
         frames: Vec::with_capacity(32),
         sheet,
         layout: want_text.then(Layout::default),
-        writer: Writer::new(flat),
+        writer: Writer::new(flat, size),
         hidden: Vec::new(),
     };
     walk.run();

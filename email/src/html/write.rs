@@ -30,7 +30,7 @@ enum Kind {
 
 /// Attributes of single elements; links and images are written apart. No `style`, `class`, `id`, `name`,
 /// `background` or event handler.
-const ATTRIBUTES: [(&str, &[(LocalName, Kind)]); 6] = [
+static ATTRIBUTES: [(&str, &[(LocalName, Kind)]); 6] = [
     ("td", &CELL),
     ("th", &CELL),
     (
@@ -44,14 +44,17 @@ const ATTRIBUTES: [(&str, &[(LocalName, Kind)]); 6] = [
     ("colgroup", &[(local_name!("span"), Kind::Number)]),
     ("abbr", &[(local_name!("title"), Kind::Text)]),
 ];
-const CELL: [(LocalName, Kind); 4] = [
+static CELL: [(LocalName, Kind); 4] = [
     (local_name!("colspan"), Kind::Number),
     (local_name!("rowspan"), Kind::Number),
     (local_name!("align"), Kind::Word),
     (local_name!("valign"), Kind::Word),
 ];
 /// Attributes of every element.
-const GENERIC: [LocalName; 2] = [local_name!("dir"), local_name!("lang")];
+static GENERIC: [(LocalName, Kind); 2] = [
+    (local_name!("dir"), Kind::Word),
+    (local_name!("lang"), Kind::Word),
+];
 
 #[derive(Debug, Clone, Copy)]
 struct Open<'t> {
@@ -90,10 +93,10 @@ pub(super) struct Clean {
 }
 
 impl<'t> Writer<'t> {
-    /// Starts; a `flat` one writes only what can stand anywhere.
-    pub(super) fn new(flat: bool) -> Self {
+    /// Starts; a `flat` one writes only what can stand anywhere. There will be about `size` bytes.
+    pub(super) fn new(flat: bool, size: usize) -> Self {
         Self {
-            out: String::new(),
+            out: String::with_capacity(size),
             open: Vec::with_capacity(32),
             after_pre: false,
             loose: false,
@@ -255,14 +258,15 @@ impl<'t> Writer<'t> {
         match name {
             "a" => {
                 self.attribute("href", target);
-                self.listed(attributes, &[(local_name!("title"), Kind::Text)]);
+                static LINK: [(LocalName, Kind); 1] = [(local_name!("title"), Kind::Text)];
+                self.listed(attributes, &LINK);
                 self.out.push_str(LINK_RELATION);
             }
             "img" => {
                 if !target.is_empty() {
                     self.attribute("src", target);
                 }
-                const IMAGE: [(LocalName, Kind); 4] = [
+                static IMAGE: [(LocalName, Kind); 4] = [
                     (local_name!("alt"), Kind::Text),
                     (local_name!("title"), Kind::Text),
                     (local_name!("width"), Kind::Number),
@@ -276,9 +280,7 @@ impl<'t> Writer<'t> {
                 }
             }
         }
-        for generic in GENERIC {
-            self.listed(attributes, &[(generic, Kind::Word)]);
-        }
+        self.listed(attributes, &GENERIC);
     }
 
     fn listed(&mut self, attributes: &[Attribute], list: &[(LocalName, Kind)]) {
