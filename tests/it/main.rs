@@ -21,6 +21,7 @@ mod emulator;
 mod ending;
 mod examples;
 mod harness;
+mod hostile_html;
 mod hostile_mail;
 mod importing;
 mod kills;
