@@ -7,7 +7,10 @@
 )]
 
 use std::fs;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+
+use mail_parser::mailbox::mbox::MessageIterator;
 
 /// Every mail below `folder`, by name. Files of `mailbox` folders that are mboxes are taken apart below `scratch`.
 pub(crate) fn below(folder: &Path, scratch: &Path) -> Vec<PathBuf> {
@@ -36,27 +39,15 @@ pub(crate) fn below(folder: &Path, scratch: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The messages of an mbox as files. Quoted separators stay as they are.
+/// The messages of an mbox as files.
 fn taken_apart(mbox: &Path, scratch: &Path) -> Vec<PathBuf> {
-    let bytes = fs::read(mbox).unwrap();
     let folder = scratch.join("mailbox").join(mbox.file_stem().unwrap());
     fs::create_dir_all(&folder).unwrap();
-    let mut starts = Vec::new();
-    let mut position = 0;
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        let blank_before = position == 0
-            || bytes[..position].ends_with(b"\n\n")
-            || bytes[..position].ends_with(b"\n\r\n");
-        if line.starts_with(b"From ") && blank_before {
-            starts.push((position, position + line.len()));
-        }
-        position += line.len();
-    }
+    let reader = BufReader::new(fs::File::open(mbox).unwrap());
     let mut files = Vec::new();
-    for (number, (_, begin)) in starts.iter().enumerate() {
-        let end = starts.get(number + 1).map_or(bytes.len(), |next| next.0);
+    for (number, message) in MessageIterator::new(reader).enumerate() {
         let file = folder.join(format!("{number:05}"));
-        fs::write(&file, &bytes[*begin..end]).unwrap();
+        fs::write(&file, message.unwrap().contents()).unwrap();
         files.push(file);
     }
     files
