@@ -46,7 +46,7 @@ fn main() {
 
 fn write_mails(target: &Path, folders: &[PathBuf]) {
     let mut random = StdRng::seed_from_u64(SEED);
-    for (name, paragraphs) in [("8kb", 10), ("35kb", 48)] {
+    for (name, paragraphs) in [("8kb", 13), ("35kb", 62)] {
         let folder = target.join(name);
         fs::create_dir_all(&folder).unwrap();
         for number in 0..MAILS {
