@@ -6,6 +6,8 @@ use super::{MAX_MAILBOXES, Mailbox, WarningCode, Warnings, headers, text};
 
 /// Longest quoted name or comment, in bytes; a longer one is taken for one that was never closed.
 const MAX_PHRASE_BYTES: usize = 1 << 10;
+/// Most comments of a field that may turn out never closed; the parentheses after them are blanks.
+const MAX_UNCLOSED: usize = 50;
 /// Most words of one name that are read.
 const MAX_WORDS: usize = 200;
 
@@ -26,6 +28,7 @@ struct Entry {
 pub(super) fn read(raw: &str, target: &mut Vec<Mailbox>, warnings: &mut Warnings) {
     let last_semicolon = raw.rfind(';').unwrap_or(0);
     let mut entry = Entry::default();
+    let mut unclosed = 0;
     let mut position = 0;
     while let Some(ch) = raw[position..].chars().next() {
         let rest = &raw[position..];
@@ -36,8 +39,11 @@ pub(super) fn read(raw: &str, target: &mut Vec<Mailbox>, warnings: &mut Warnings
                 entry.word(&content, true);
                 position += length;
             }
-            '(' => {
+            '(' if unclosed < MAX_UNCLOSED => {
                 let (content, length) = comment(&rest[1..]);
+                if !rest[..=length].ends_with(')') {
+                    unclosed += 1;
+                }
                 if !entry.comment.is_empty() {
                     entry.comment.push(' ');
                 }
@@ -45,6 +51,7 @@ pub(super) fn read(raw: &str, target: &mut Vec<Mailbox>, warnings: &mut Warnings
                 entry.joined = false;
                 position += length;
             }
+            '(' => entry.joined = false,
             '<' => {
                 if entry
                     .angle
@@ -284,11 +291,9 @@ fn comment(rest: &str) -> (String, usize) {
 fn angle(rest: &str) -> (String, usize) {
     let mut address = String::new();
     let mut in_quotes = false;
+    let mut in_comment = false;
     let mut length = rest.len();
-    let mut position = 0;
-    while let Some(ch) = rest[position..].chars().next() {
-        let at = position;
-        position += ch.len_utf8();
+    for (at, ch) in rest.char_indices() {
         match ch {
             '"' => {
                 in_quotes = !in_quotes;
@@ -300,7 +305,8 @@ fn angle(rest: &str) -> (String, usize) {
                 break;
             }
             '<' => address.clear(),
-            '(' => position += comment(&rest[position..]).1,
+            '(' | ')' => in_comment = ch == '(',
+            _ if in_comment => {}
             ',' if !address.starts_with('@') => {
                 length = at;
                 break;
