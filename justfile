@@ -69,3 +69,9 @@ peers *folders:
 # Measure how fast mail is understood, and how time grows with HTML made to cost much
 bench-email:
     cargo bench --locked --package email --features promises --bench html
+
+# Feed the parser what a fuzzer makes up, for so many seconds: `message` or `html` (needs cargo-fuzz)
+fuzz target="message" seconds="600":
+    mkdir -p fuzz/corpus/message
+    cp --update email/fixtures/*.eml fuzz/corpus/message/
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -max_len=16384 -timeout=10 -dict=fuzz/html.dict
