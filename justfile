@@ -22,6 +22,10 @@ test *filter:
 derived:
     NUCLEUS_SCHEMATHESIS_EXAMPLES=300 scripts/test schemathesis
 
+# Kill processes under 200 integrations on Pub/Sub, and let 10,000 syncs be due at once
+many:
+    NUCLEUS_CHAOS=200 NUCLEUS_DUE=10000 scripts/test queue::
+
 # Let 2,000 clients hang up in the middle of a request
 hang-ups:
     NUCLEUS_HANG_UPS=2000 scripts/test hang_up

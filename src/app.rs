@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
-    config::{Config, Service as ServiceConfig},
+    config::{Config, QueueKind, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
         Db, DbError,
@@ -36,6 +36,7 @@ use crate::{
         endpoint::TokenEndpoint,
         tokens::{Refresher, TokenService},
     },
+    queue::{Broker, pubsub::PubSub},
     secrets::{SecretStore, Vault, VaultError, VaultKey},
     sync::{Engine, Limits, Service},
 };
@@ -80,12 +81,40 @@ pub struct App {
     pub max_concurrent_runs: usize,
     /// How long events are kept.
     pub retention_days: u32,
-    /// Says that there is something in the queue.
+    /// Where messages go.
+    pub queue: Queue,
+    /// Says that there is something in the queue, or to be published.
     pub wake: Notify,
     /// Work that goes on although nobody waits for it any more.
     pub tasks: TaskTracker,
     /// The loops that this process is to run.
     pub loops: Loops,
+}
+
+/// Where messages go.
+#[derive(Clone)]
+pub enum Queue {
+    /// Workers lease them from the outbox.
+    Embedded,
+    /// A relay publishes them, and workers receive them.
+    Broker(Arc<dyn Broker>),
+}
+
+impl Queue {
+    async fn open(kind: &QueueKind) -> anyhow::Result<Self> {
+        match kind {
+            QueueKind::Embedded => Ok(Self::Embedded),
+            QueueKind::PubSub {
+                project_id,
+                emulator,
+            } => {
+                let broker = PubSub::new(project_id, emulator.as_deref())
+                    .await
+                    .context("Pub/Sub cannot be used")?;
+                Ok(Self::Broker(Arc::new(broker)))
+            }
+        }
+    }
 }
 
 /// How much of the database's and the vault's first set-up a command may do.
@@ -104,6 +133,17 @@ impl App {
         clock: Arc<dyn Clock>,
         setup: Setup,
     ) -> anyhow::Result<Arc<Self>> {
+        let queue = Queue::open(&config.queue.kind).await?;
+        Self::build_on(config, clock, setup, queue).await
+    }
+
+    /// As [`App::build`], with messages going to `queue`.
+    pub async fn build_on(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        setup: Setup,
+        queue: Queue,
+    ) -> anyhow::Result<Arc<Self>> {
         prepare_data_dir(&config.data_dir)?;
         let url = config.database.url.expose_secret();
         let db = Db::connect(url, config.database.max_connections)
@@ -113,6 +153,10 @@ impl App {
             schema::migrate(&db, url).await?;
         }
         schema::status(&db).await?.check()?;
+        let db = match queue {
+            Queue::Embedded => db,
+            Queue::Broker(_) => db.relayed(),
+        };
         let secrets = open_vault(config, setup).await?;
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
@@ -160,6 +204,7 @@ impl App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             max_concurrent_runs: config.sync.max_concurrent_runs,
             retention_days: config.events.retention_days,
+            queue,
             wake: Notify::new(),
             tasks,
             loops: Loops::default(),

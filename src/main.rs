@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use nucleus::{
     api,
     cli::{
-        self, demo::DemoArgs, doctor::DoctorArgs, entity::EntityCommand, events::EventsCommand,
-        import::ImportCommand, key::KeyCommand,
+        self, dead_letter::DeadLetterCommand, demo::DemoArgs, doctor::DoctorArgs,
+        entity::EntityCommand, events::EventsCommand, import::ImportCommand, key::KeyCommand,
     },
     config::{Config, ConfigErrors},
     telemetry,
@@ -55,6 +55,9 @@ enum Command {
     /// Bring mail in from files, without a unit of quota.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Messages that no worker could carry out.
+    #[command(subcommand)]
+    DeadLetter(DeadLetterCommand),
     /// Look whether everything is well, and say how what is not is mended.
     Doctor(DoctorArgs),
     /// Sync a generated mailbox, start to end, with nothing to set up.
@@ -124,6 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(command) => cli::key::run(&config, command).await,
         Command::Events(command) => cli::events::run(&config, command).await,
         Command::Import(command) => cli::import::run(&config, command).await,
+        Command::DeadLetter(command) => cli::dead_letter::run(&config, command).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     }
 }

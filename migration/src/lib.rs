@@ -21,6 +21,7 @@ mod m007_oauth_sessions;
 mod m008_idempotency_keys;
 mod m009_metrics;
 mod m010_imports;
+mod m012_dead_letters;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m008_idempotency_keys::Migration),
             Box::new(m009_metrics::Migration),
             Box::new(m010_imports::Migration),
+            Box::new(m012_dead_letters::Migration),
         ]
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
+pub mod dead_letter;
 pub mod demo;
 pub mod doctor;
 pub mod entity;

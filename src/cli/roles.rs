@@ -12,19 +12,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::say;
 use crate::{
     api::{self, Deadlines},
-    app::{self, App, Setup},
+    app::{self, App, Queue, Setup},
     config::Config,
     db::{api_key, idempotency_key},
     domain::{Clock, SystemClock},
     sync,
-    worker::{self, scheduler},
+    worker::{self, relay, scheduler},
 };
 
 /// After the first signal, what is under way may take this long: the process is to be gone after
 /// eight seconds, and Cloud Run and Docker kill after ten.
 const GRACE: Duration = Duration::from_secs(6);
 
-/// API, worker and scheduler in one process, on embedded parts.
+/// API, worker and scheduler in one process.
 pub async fn up(config: &Config) -> anyhow::Result<()> {
     let _lock = app::lock_data_dir(&config.data_dir, &SystemClock).await?;
     // Before anything is made, so that a start that cannot listen leaves nothing behind.
@@ -55,6 +55,10 @@ pub(super) fn start_loops(app: &Arc<App>, shutdown: &CancellationToken, tasks: &
     tasks.spawn(loops.watch("scheduler", schedule));
     let save = scheduler::save_totals(Arc::clone(app), shutdown.clone());
     tasks.spawn(loops.watch("metrics", save));
+    if let Queue::Broker(broker) = app.queue.clone() {
+        let relay = relay::run(Arc::clone(app), broker, shutdown.clone());
+        tasks.spawn(loops.watch("relay", relay));
+    }
 }
 
 /// The API alone.
@@ -73,11 +77,15 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let save = scheduler::save_totals(Arc::clone(&app), shutdown.clone());
     tasks.spawn(app.loops.watch("metrics", save));
+    if let Queue::Broker(broker) = app.queue.clone() {
+        let relay = relay::run_when_woken(Arc::clone(&app), broker, shutdown.clone());
+        tasks.spawn(app.loops.watch("relay", relay));
+    }
     say(&format!("nucleus listens on {address}"));
     serve_and_leave(app, listener, shutdown, tasks).await
 }
 
-/// A worker alone, with the sweep of abandoned runs.
+/// A worker alone, with the sweep of abandoned runs, and with a relay where there is a broker.
 pub async fn work(config: &Config) -> anyhow::Result<()> {
     let app = App::build(config, clock(), Setup::Expect).await?;
     let shutdown = on_signal()?;
@@ -85,6 +93,9 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::sweep(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::save_totals(Arc::clone(&app), shutdown.clone()));
+    if let Queue::Broker(broker) = app.queue.clone() {
+        tasks.spawn(relay::run(Arc::clone(&app), broker, shutdown.clone()));
+    }
     shutdown.cancelled().await;
     leave(app, tasks, std::future::ready(())).await;
     Ok(())

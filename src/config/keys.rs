@@ -122,7 +122,16 @@ pub const KEYS: &[Key] = &[
         "10",
         "Database connections of one process, 1 to 1000",
     ),
-    open("queue.kind", "embedded", "Where messages go: `embedded`"),
+    open(
+        "queue.kind",
+        "embedded",
+        "Where messages go: `embedded` (the database) or `pubsub` (Google Cloud Pub/Sub)",
+    ),
+    open(
+        "queue.project_id",
+        "",
+        "The Google Cloud project of the topics, for `pubsub`. Where `PUBSUB_EMULATOR_HOST` is set, as `host:port`, the emulator there is used, without credentials",
+    ),
     open(
         "secrets.kind",
         "vault",

@@ -95,10 +95,17 @@ pub struct Queue {
 }
 
 /// The queues that this build has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueueKind {
     /// The outbox table itself.
     Embedded,
+    /// Google Cloud Pub/Sub.
+    PubSub {
+        /// The project of the topics and subscriptions.
+        project_id: String,
+        /// `http://host:port` of an emulator, which asks for no credentials; absent for Google's own.
+        emulator: Option<String>,
+    },
 }
 
 /// The secret store's settings.

@@ -24,9 +24,7 @@ pub(super) fn config(reader: &mut Reader, data_dir: Option<PathBuf>) -> Result<C
     let data_dir = self::data_dir(reader, data_dir);
     let http = http(reader);
     let database = database(reader, data_dir.as_ref().ok());
-    let queue = reader.value("queue.kind", |text| {
-        one_of(text, &[("embedded", QueueKind::Embedded)])
-    });
+    let queue = queue(reader);
     let secrets = secrets(reader);
     let mut services = BTreeMap::new();
     let mut all_services = Ok(());
@@ -46,7 +44,7 @@ pub(super) fn config(reader: &mut Reader, data_dir: Option<PathBuf>) -> Result<C
         data_dir: data_dir?,
         http: http?,
         database: database?,
-        queue: Queue { kind: queue? },
+        queue: queue?,
         secrets: secrets?,
         services,
         sync: sync?,
@@ -161,6 +159,59 @@ fn database(reader: &mut Reader, data_dir: Option<&PathBuf>) -> Result<Database,
         url,
         max_connections: max_connections?,
     })
+}
+
+fn queue(reader: &mut Reader) -> Result<Queue, Noted> {
+    let is_pubsub = reader.value("queue.kind", |text| {
+        one_of(text, &[("embedded", false), ("pubsub", true)])
+    });
+    let project_id = reader.optional("queue.project_id", project_id);
+    let emulator = reader.platform("PUBSUB_EMULATOR_HOST").map(str::to_owned);
+    let (is_pubsub, project_id) = (is_pubsub?, project_id?);
+    if !is_pubsub {
+        return Ok(Queue {
+            kind: QueueKind::Embedded,
+        });
+    }
+    let Some(project_id) = project_id else {
+        let problem = "is not set: `pubsub` needs the id of the Google Cloud project";
+        return Err(reader.refuse_setting("queue.project_id", problem));
+    };
+    let emulator = match emulator {
+        Some(host) => Some(emulator_url(reader, &host)?),
+        None => None,
+    };
+    Ok(Queue {
+        kind: QueueKind::PubSub {
+            project_id,
+            emulator,
+        },
+    })
+}
+
+/// An id of a project, as Google makes them:
+/// <https://cloud.google.com/resource-manager/docs/creating-managing-projects>
+fn project_id(text: &str) -> Result<String, String> {
+    let well_formed = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !(6..=30).contains(&text.len()) || !well_formed {
+        return Err(format!(
+            "is {text:?}, not the id of a project: 6 to 30 lower-case letters, digits and hyphens"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The emulator's address from the `host:port` that Google's own tools take.
+fn emulator_url(reader: &mut Reader, host: &str) -> Result<String, Noted> {
+    let url = format!("http://{host}");
+    let parsed = Url::parse(&url).ok();
+    if parsed.is_some_and(|url| url.has_host() && url.path() == "/" && url.port().is_some()) {
+        return Ok(url);
+    }
+    let problem = format!("is {host:?}, not host:port such as 127.0.0.1:8085");
+    Err(reader.refuse("PUBSUB_EMULATOR_HOST", problem))
 }
 
 fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {

@@ -355,3 +355,34 @@ fn the_table_of_settings_has_a_row_for_each() {
             .all(|row| !row.contains('\n') && row.matches(" | ").count() == 2)
     );
 }
+
+#[test]
+fn pubsub_needs_a_project_and_takes_an_emulator() {
+    let kind = |variables: &[(&str, &str)]| load(variables).0.queue.kind;
+    assert_eq!(kind(&[]), QueueKind::Embedded);
+    // Set for other programs on the same machine, it means nothing here.
+    let elsewhere = ("PUBSUB_EMULATOR_HOST", "localhost:8085");
+    assert_eq!(kind(&[elsewhere]), QueueKind::Embedded);
+    let pubsub = ("NUCLEUS_QUEUE__KIND", "pubsub");
+    let project = ("NUCLEUS_QUEUE__PROJECT_ID", "a-project");
+    let made = |emulator: Option<&str>| QueueKind::PubSub {
+        project_id: "a-project".to_owned(),
+        emulator: emulator.map(str::to_owned),
+    };
+    assert_eq!(kind(&[pubsub, project]), made(None));
+    let emulator = made(Some("http://localhost:8085"));
+    assert_eq!(kind(&[pubsub, project, elsewhere]), emulator);
+    let found = problems(None, &[pubsub]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("QUEUE__PROJECT_ID"), "{found:?}");
+    for wrong in ["A-Project", "short", "projects/a-project"] {
+        let found = problems(None, &[pubsub, ("NUCLEUS_QUEUE__PROJECT_ID", wrong)]);
+        assert!(found[0].contains("not the id of a project"), "{found:?}");
+    }
+    for wrong in ["localhost", "http://localhost:8085", "h:1/path"] {
+        let found = problems(None, &[pubsub, project, ("PUBSUB_EMULATOR_HOST", wrong)]);
+        assert!(found[0].contains("not host:port"), "{wrong}: {found:?}");
+    }
+    let found = problems(None, &[("NUCLEUS_QUEUE__KIND", "kafka")]);
+    assert!(found[0].contains("embedded, pubsub"), "{found:?}");
+}

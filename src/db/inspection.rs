@@ -65,6 +65,7 @@ impl Db {
         Ok(Self {
             readers: pool.clone(),
             writers: pool,
+            is_relayed: false,
         })
     }
 }

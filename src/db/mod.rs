@@ -27,6 +27,7 @@ pub mod outbox;
 pub mod overview;
 pub mod quota_window;
 pub mod raw_data;
+pub mod relay;
 pub mod schema;
 pub mod secret_intent;
 mod sql;
@@ -125,11 +126,14 @@ pub struct Db {
     /// waiting for SQLite's lock is not, and prepared statements are kept once. On PostgreSQL the
     /// same pool as the readers.
     writers: DatabaseConnection,
+    /// Whether a relay publishes what is in the outbox, or an event counts as published when it commits.
+    is_relayed: bool,
 }
 
 /// A writing transaction. Dropping it rolls it back.
 pub struct Tx {
     inner: DatabaseTransaction,
+    is_relayed: bool,
 }
 
 impl Db {
@@ -144,6 +148,7 @@ impl Db {
             return Ok(Self {
                 readers: pool.clone(),
                 writers: pool,
+                is_relayed: false,
             });
         }
         let writers = connect_sqlite(url).await?;
@@ -152,7 +157,19 @@ impl Db {
             true => writers.clone(),
             false => Database::connect(options(url, max_connections)).await?,
         };
-        Ok(Self { readers, writers })
+        Ok(Self {
+            readers,
+            writers,
+            is_relayed: false,
+        })
+    }
+
+    /// The same database, whose outbox a relay publishes to a broker.
+    pub fn relayed(self) -> Self {
+        Self {
+            is_relayed: true,
+            ..self
+        }
     }
 
     /// Begins a writing transaction. It must not be held across network calls or parsing.
@@ -167,7 +184,10 @@ impl Db {
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             })
             .await?;
-        Ok(Tx { inner })
+        Ok(Tx {
+            inner,
+            is_relayed: self.is_relayed,
+        })
     }
 
     /// For statements that only read.

@@ -1,7 +1,8 @@
 //! `outbox`: every message leaves through here, in the transaction that made it true.
 //!
 //! Embedded, a DNA-analysis event counts as published when it commits, and a sync request is leased
-//! from here by a worker. Rows are claimed by state, never by being newer than the last one seen.
+//! from here by a worker. With a broker a relay publishes both ([`super::relay`]). Rows are claimed by
+//! state, never by being newer than the last one seen.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
@@ -58,9 +59,9 @@ pub async fn append_sync_request(
         .map(drop)
 }
 
-/// Appends DNA-analysis events for these records, and says how many. Their positions come from a
-/// counter that the transaction holds until it commits, so they become visible in order: append
-/// late in the transaction.
+/// Appends DNA-analysis events for these records, and says how many. Where they are published by this,
+/// their positions come from a counter that the transaction holds until it commits, so they become
+/// visible in order: append late in the transaction. A relay numbers them when they are published.
 pub async fn append_dna_events(
     tx: &Tx,
     source: &Source,
@@ -71,15 +72,18 @@ pub async fn append_dna_events(
     if events == 0 {
         return Ok(0);
     }
-    let last: i64 = Sql::new(
-        "UPDATE event_position SET position = position + $1 WHERE id = 1 RETURNING position",
-        [events.into()],
-    )
-    .scalar(&tx.inner)
-    .await?;
-    let mut position = last - events;
-    for chunk in records.chunks(RECORDS_PER_EVENT) {
-        position += 1;
+    let before = match tx.is_relayed {
+        true => None,
+        false => Some(take_positions(tx, events).await?),
+    };
+    let state = if tx.is_relayed {
+        "pending"
+    } else {
+        "published"
+    };
+    let published_at = (!tx.is_relayed).then_some(now);
+    for (index, chunk) in records.chunks(RECORDS_PER_EVENT).enumerate() {
+        let position = before.map(|before| before + 1 + index as i64);
         let data = DnaAnalysisRequested {
             entity_id: source.entity_id,
             integration_id: source.integration_id,
@@ -97,15 +101,27 @@ pub async fn append_dna_events(
                 source.service_name.clone().into(),
                 json!(data).into(),
                 now.into(),
-                "published".into(),
+                state.into(),
                 now.timestamp_millis().into(),
-                Some(now).into(),
-                Some(position).into(),
+                published_at.into(),
+                position.into(),
             ])
             .execute(&tx.inner)
             .await?;
     }
     Ok(events)
+}
+
+/// Takes so many positions, which follow each other, and gives the one before the first. Whoever else
+/// wants some waits for the end of this transaction.
+pub(super) async fn take_positions(tx: &Tx, count: i64) -> Result<i64, DbError> {
+    let last: i64 = Sql::new(
+        "UPDATE event_position SET position = position + $1 WHERE id = 1 RETURNING position",
+        [count.into()],
+    )
+    .scalar(&tx.inner)
+    .await?;
+    Ok(last - count)
 }
 
 fn insert() -> Sql {
@@ -139,7 +155,7 @@ pub async fn lease_sync_request(
 ) -> Result<Option<Leased>, DbError> {
     // A look first: an idle worker must not take SQLite's write lock to learn that nothing is due.
     // And another look whenever somebody else was faster, which leaves fewer each time.
-    while is_request_due(db, now).await? {
+    while is_due(db, SYNC_REQUESTS, now).await? {
         let Some(row) = try_lease(db, owner, now).await? else {
             continue;
         };
@@ -153,10 +169,11 @@ pub async fn lease_sync_request(
     Ok(None)
 }
 
-async fn is_request_due(db: &Db, now: DateTime<Utc>) -> Result<bool, DbError> {
+/// Whether a message of the topic waits to be taken or published now.
+pub(super) async fn is_due(db: &Db, topic: &str, now: DateTime<Utc>) -> Result<bool, DbError> {
     Sql::new(
         "SELECT 1 FROM outbox WHERE topic = $1 AND state = 'pending' AND available_at <= $2 LIMIT 1",
-        [SYNC_REQUESTS.into(), now.timestamp_millis().into()],
+        [topic.into(), now.timestamp_millis().into()],
     )
     .optional::<i32>(db.reader())
     .await
@@ -220,7 +237,7 @@ pub async fn ack(db: &Db, id: EventId, owner: WorkerId) -> Result<(), DbError> {
     tx.commit().await
 }
 
-/// Makes leased requests available again whose lease is over, or every one (`all`); says how many.
+/// Makes leased messages available again whose lease is over, or every one (`all`); says how many.
 pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<u64, DbError> {
     let clock = now_ms(&tx.inner);
     Sql::new(

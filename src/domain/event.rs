@@ -12,10 +12,26 @@ use super::{EntityId, EventId, IntegrationId, RunId, record::ChangedRecord, time
 pub const SYNC_REQUESTS: &str = "nucleus-sync-requests";
 /// Topic of DNA-analysis events.
 pub const DNA_ANALYSIS: &str = "nucleus-dna-analysis";
+/// Topic of what Cloud Scheduler says by the clock.
+pub const SYNC_TICKS: &str = "nucleus-sync-ticks";
+/// Topic to which a broker moves sync requests that it has delivered too often.
+pub const SYNC_DEAD_LETTER: &str = "nucleus-sync-dead-letter";
+/// Subscription by which workers get sync requests.
+pub const SYNC_WORKER: &str = "nucleus-sync-worker";
+/// Subscription by which workers hear the clock.
+pub const SYNC_SCHEDULER: &str = "nucleus-sync-scheduler";
+/// Subscription by which workers find what a broker gave up.
+pub const SYNC_DEAD_LETTER_READER: &str = "nucleus-sync-dead-letter-reader";
+/// Subscription of the DNA Engine, which this program never reads.
+pub const DNA_ENGINE: &str = "nucleus-dna-engine";
 /// CloudEvents type of a sync request.
 pub const SYNC_REQUESTED_V1: &str = "dev.nucleus.sync.requested.v1";
 /// CloudEvents type of a DNA-analysis event.
 pub const DNA_ANALYSIS_REQUESTED_V1: &str = "dev.nucleus.dna.analysis_requested.v1";
+/// The attribute `event_type` of a sync request.
+pub const SYNC_REQUESTED: &str = "sync_requested";
+/// The attribute `event_type` of a DNA-analysis event.
+pub const DNA_ANALYSIS_REQUESTED: &str = "dna_analysis_requested";
 /// A DNA-analysis event names at most so many records.
 pub const RECORDS_PER_EVENT: usize = 100;
 

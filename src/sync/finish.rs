@@ -328,13 +328,16 @@ pub(super) async fn park(engine: &Engine, claim: &Claim) -> Result<Ended, DbErro
         id: EventId::new(),
         topic: SYNC_REQUESTS.to_owned(),
         event_type: SYNC_REQUESTED_V1.to_owned(),
-        entity_id: claim.entity_id,
-        integration_id: claim.integration_id,
-        run_id: claim.run_id,
+        entity_id: Some(claim.entity_id),
+        integration_id: Some(claim.integration_id),
+        run_id: Some(claim.run_id),
         data: serde_json::json!(message),
+        attributes: None,
         attempts,
         reason: reason.clone(),
         parked_at: conclusion.now,
+        redriven_at: None,
+        redriven_run_id: None,
     };
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, claim.run_id, claim.fence).await?;

@@ -26,6 +26,7 @@ pub(crate) mod hold;
 mod labels;
 mod outage;
 mod pages;
+pub mod redrive;
 mod resync;
 pub mod runner;
 pub mod settings;

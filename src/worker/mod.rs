@@ -1,7 +1,7 @@
 //! Workers: take sync requests from the queue and carry their runs out, a few at a time.
 //!
 //! A message is acknowledged after the commit that made it superfluous. A worker that dies leaves a
-//! lease behind that runs out.
+//! lease behind that runs out. Here the queue is the outbox; `deliveries.rs` has the same for a broker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::App,
+    app::{App, Queue},
     db::{
         outbox::{self, Leased},
         sync_run::WorkerId,
@@ -18,6 +18,8 @@ use crate::{
     sync::Ended,
 };
 
+mod deliveries;
+pub mod relay;
 pub mod scheduler;
 
 /// How often the queue is looked at when nobody says that there is something in it.
@@ -27,6 +29,13 @@ const RENEW: Duration = Duration::from_secs(10);
 
 /// Works until `shutdown`, then finishes the batches under way.
 pub async fn work(app: Arc<App>, shutdown: CancellationToken) {
+    match app.queue.clone() {
+        Queue::Embedded => work_from_outbox(app, shutdown).await,
+        Queue::Broker(broker) => deliveries::work(app, broker.as_ref(), shutdown).await,
+    }
+}
+
+async fn work_from_outbox(app: Arc<App>, shutdown: CancellationToken) {
     let owner = WorkerId::new();
     let places = Arc::new(Semaphore::new(app.max_concurrent_runs));
     let tasks = TaskTracker::new();
@@ -64,6 +73,9 @@ pub async fn work(app: Arc<App>, shutdown: CancellationToken) {
 /// Takes what is due now, one after the other, and returns when nothing is: for tests, and for the
 /// end of a demonstration.
 pub async fn drain(app: &App, shutdown: &CancellationToken) -> Result<usize, crate::db::DbError> {
+    if let Queue::Broker(broker) = &app.queue {
+        return deliveries::drain(app, broker.as_ref(), shutdown).await;
+    }
     let owner = WorkerId::new();
     let mut delivered = 0;
     while !shutdown.is_cancelled() {

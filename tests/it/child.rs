@@ -25,6 +25,7 @@ use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
+    broker::Parts,
     contract,
     harness::{OPERATOR_KEY, variables_for},
 };
@@ -37,6 +38,7 @@ pub struct World {
     pub google: StandIn,
     pub folder: TempDir,
     pub variables: HashMap<String, String>,
+    _parts: Option<Parts>,
 }
 
 impl World {
@@ -44,7 +46,24 @@ impl World {
         Self::with(mailbox, |_| {}).await
     }
 
+    /// On the parts that the tester has chosen.
     pub async fn with(mailbox: Mailbox, change: impl FnOnce(&mut Options)) -> Self {
+        let mut world = Self::embedded_with(mailbox, change).await;
+        world._parts = Parts::of_this_run().await;
+        let parts = world._parts.iter().flat_map(Parts::variables);
+        for (name, value) in parts.collect::<Vec<_>>() {
+            world.set(name, value);
+        }
+        world
+    }
+
+    /// On embedded parts whatever the tester has chosen, because the test is about them.
+    pub async fn embedded(mailbox: Mailbox) -> Self {
+        Self::embedded_with(mailbox, |_| {}).await
+    }
+
+    /// As [`World::embedded`], with another stand-in.
+    pub async fn embedded_with(mailbox: Mailbox, change: impl FnOnce(&mut Options)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut options = Options::default();
         change(&mut options);
@@ -60,6 +79,7 @@ impl World {
             google,
             folder: tempfile::tempdir().unwrap(),
             variables,
+            _parts: None,
         }
     }
 
@@ -137,6 +157,21 @@ impl World {
         }
         assert_eq!(stored.len(), expected.len(), "stored and expected");
         assert!(stored == expected, "a message is stored as another");
+        // With a broker an event is told once it is published.
+        let mut told = HashSet::new();
+        let all_told = happens(PATIENCE, async || {
+            told = self.told(api, integration).await;
+            told == rows
+        });
+        let is_told = all_told.await;
+        assert!(
+            is_told,
+            "an event for each row and a row for each event: {told:?}, {rows:?}"
+        );
+    }
+
+    /// The records that events tell of, and that are there by what they tell.
+    async fn told(&self, api: &Api, integration: &str) -> HashSet<String> {
         let mut told = HashSet::new();
         for event in api.all("/events").await {
             if event["subject"] != integration {
@@ -152,7 +187,7 @@ impl World {
                 assert!(as_it_was, "told twice or without a beginning: {record}");
             }
         }
-        assert_eq!(told, rows, "an event for each row and a row for each event");
+        told
     }
 }
 

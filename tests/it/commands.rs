@@ -23,7 +23,7 @@ fn shown_key(stdout: &str) -> Option<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_of_up_makes_both_keys_and_says_so_once() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.unset("NUCLEUS_HTTP__OPERATOR_KEY");
     let mut server = world.listen("up").await;
     let key_file = world.data_dir().join("vault.key");
@@ -56,7 +56,7 @@ async fn the_first_start_of_up_makes_both_keys_and_says_so_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_up_on_the_same_folder_is_refused_and_the_others_work_beside_it() {
-    let world = World::new(empty()).await;
+    let world = World::embedded(empty()).await;
     let server = world.listen("up").await;
     let second = world.run(&["up"]).await;
     second.assert_fails(
@@ -103,7 +103,7 @@ async fn a_second_up_on_the_same_folder_is_refused_and_the_others_work_beside_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_take_effect_in_the_api_when_made_and_when_revoked() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world.unset("NUCLEUS_HTTP__OPERATOR_KEY");
     world.run(&["migrate"]).await.ok();
@@ -170,7 +170,7 @@ async fn keys_take_effect_in_the_api_when_made_and_when_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrate_says_what_is_pending_and_then_applies_it() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     let before = world.run(&["migrate", "--status"]).await.ok();
     assert!(!before.contains("applied"), "{before}");
@@ -193,7 +193,7 @@ async fn migrate_says_what_is_pending_and_then_applies_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_asks_for_what_is_due_once() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world.run(&["migrate"]).await.ok();
     let server = world.listen("serve").await;
@@ -231,7 +231,7 @@ async fn a_tick_asks_for_what_is_due_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn port_is_honoured_where_nothing_else_is_said() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.unset("NUCLEUS_HTTP__LISTEN");
     world.set("PORT", "0");
     let server = world.listen("up").await;
@@ -246,7 +246,7 @@ async fn port_is_honoured_where_nothing_else_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_prints_one_object_and_its_figures_add_up() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     // What a person has set for their own nucleus has no say in the demo.
     world.set("NUCLEUS_HTTP__LISTEN", "nowhere");
     let stdout = world.run(&["demo", "--once", "--json"]).await.ok();
@@ -279,7 +279,7 @@ async fn the_demo_prints_one_object_and_its_figures_add_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_takes_a_mailbox_of_ones_own() {
-    let world = World::new(empty()).await;
+    let world = World::embedded(empty()).await;
     let file = world.folder.path().join("own.mbox");
     let mail = |n: u32| {
         format!(
@@ -324,7 +324,7 @@ async fn the_demo_takes_a_mailbox_of_ones_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_stays_up_until_it_is_told_to_end() {
-    let world = World::new(empty()).await;
+    let world = World::embedded(empty()).await;
     let mut child = Child::spawn(world.command(&["demo"]));
     child.says("It stays up until Ctrl-C").await;
     let stdout = child.stdout();
@@ -348,7 +348,7 @@ async fn the_demo_stays_up_until_it_is_told_to_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_is_asked_for_by_the_schedule_of_a_running_up() {
-    let world = World::new(empty()).await;
+    let world = World::embedded(empty()).await;
     let server: Server = world.listen("up").await;
     let entity = server.api.entity().await;
     let mut body = crate::child::Api::connection(&world, &entity);
@@ -373,7 +373,7 @@ async fn a_sync_is_asked_for_by_the_schedule_of_a_running_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_is_printed_without_a_configuration() {
-    let mut world = World::new(empty()).await;
+    let mut world = World::embedded(empty()).await;
     world.variables.clear();
     world.set("NUCLEUS_DATABASE__URL", "no address");
     let printed = world.run(&["openapi"]).await.ok();

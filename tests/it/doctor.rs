@@ -97,7 +97,7 @@ impl Found {
 }
 
 async fn world() -> World {
-    World::new(small_mailbox(5)).await
+    World::embedded(small_mailbox(5)).await
 }
 
 /// A world whose folder was set up, with one connected account; nothing runs in it.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use nucleus::{
     api::{self, Deadlines},
-    app::{App, Setup},
+    app::{App, Queue, Setup},
     config::Config,
     demo::{Mailbox, Method, Options, StandIn},
     domain::{Clock, clock::to_microseconds},
@@ -19,11 +19,15 @@ use nucleus::{
     worker::{self, scheduler},
 };
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{contract, schemas};
+use crate::{
+    broker::{Kept, Parts},
+    contract, schemas,
+};
 
 /// The operator's key of every test.
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
@@ -73,6 +77,8 @@ pub struct Setting {
     pub variables: HashMap<&'static str, String>,
     pub left_out: Vec<&'static str>,
     pub deadlines: Deadlines,
+    queue: Option<Queue>,
+    is_embedded: bool,
 }
 
 impl Setting {
@@ -83,7 +89,21 @@ impl Setting {
             variables: HashMap::new(),
             left_out: Vec::new(),
             deadlines: Deadlines::default(),
+            queue: None,
+            is_embedded: false,
         }
+    }
+
+    /// Keeps database and queue embedded whatever the tester has chosen, because the test is about them.
+    pub fn embedded(mut self) -> Self {
+        self.is_embedded = true;
+        self
+    }
+
+    /// Gives the program this queue, whatever is configured.
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queue = Some(queue);
+        self.embedded()
     }
 
     /// Leaves a variable out that is set otherwise.
@@ -123,6 +143,8 @@ pub struct TestApp {
     pub shutdown: CancellationToken,
     variables: HashMap<String, String>,
     deadlines: Deadlines,
+    queue: Option<Queue>,
+    _parts: Option<Parts>,
     pub http: reqwest::Client,
 }
 
@@ -137,6 +159,13 @@ impl TestApp {
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut variables = variables_for(&google, &options);
+        let parts = match setting.is_embedded {
+            true => None,
+            false => Parts::of_this_run().await,
+        };
+        for (name, value) in parts.iter().flat_map(Parts::variables) {
+            variables.insert(name.to_owned(), value);
+        }
         variables.extend(
             setting
                 .variables
@@ -146,8 +175,18 @@ impl TestApp {
         for name in setting.left_out {
             variables.remove(name);
         }
-        let served = Served::start(&variables, &folder, setting.deadlines, shared).await;
+        let queue = match &parts {
+            None => setting.queue,
+            Some(parts) => {
+                let kept = Kept::new(&parts.project).await;
+                Some(Queue::Broker(Arc::new(kept)))
+            }
+        };
+        let app = build(&variables, &folder, shared, queue.clone()).await;
+        let served = Served::start(app, setting.deadlines).await;
         Self {
+            queue,
+            _parts: parts,
             app: served.app,
             google,
             clock,
@@ -164,7 +203,8 @@ impl TestApp {
     pub async fn restart(&mut self) {
         self.shutdown.cancel();
         let clock = self.clock.clone();
-        let served = Served::start(&self.variables, &self.folder, self.deadlines, clock).await;
+        let app = build(&self.variables, &self.folder, clock, self.queue.clone()).await;
+        let served = Served::start(app, self.deadlines).await;
         sync::free_abandoned(&served.app.engine.db, served.app.now(), true)
             .await
             .unwrap();
@@ -177,7 +217,8 @@ impl TestApp {
     /// Another process on the same folder and database, whose clock is so far ahead of this one's.
     pub async fn beside(&self, ahead: TimeDelta) -> (Arc<App>, Arc<TestClock>) {
         let clock = Arc::new(TestClock(Mutex::new(self.clock.now() + ahead)));
-        let app = build(&self.variables, &self.folder, clock.clone()).await;
+        let queue = self.queue.clone();
+        let app = build(&self.variables, &self.folder, clock.clone(), queue).await;
         (app, clock)
     }
 
@@ -419,6 +460,39 @@ impl TestApp {
         }
     }
 
+    /// The rows of a statement that gives one text in each, whichever database it is.
+    pub async fn rows(&self, on_sqlite: &str, on_postgres: &str) -> Vec<String> {
+        let url = self.variables.get("NUCLEUS_DATABASE__URL");
+        match url.filter(|url| url.starts_with("postgres")) {
+            Some(url) => {
+                let mut database = PgConnection::connect(url).await.unwrap();
+                let rows = sqlx::query_scalar(AssertSqlSafe(on_postgres))
+                    .fetch_all(&mut database)
+                    .await;
+                database.close().await.unwrap();
+                rows.unwrap()
+            }
+            None => {
+                let file = self.folder.path().join("nucleus.db");
+                let url = format!("sqlite:{}", file.display());
+                let mut database = SqliteConnection::connect(&url).await.unwrap();
+                let rows = sqlx::query_scalar(AssertSqlSafe(on_sqlite))
+                    .fetch_all(&mut database)
+                    .await;
+                database.close().await.unwrap();
+                rows.unwrap()
+            }
+        }
+    }
+
+    /// Whether every message was published and every sync request carried out.
+    pub async fn outbox_is_empty(&self) -> bool {
+        let (db, now) = (&self.app.engine.db, self.app.now());
+        let overview = nucleus::db::overview::overview(db, now).await.unwrap();
+        let mut topics = overview.topics.iter();
+        topics.all(|(_, topic)| topic.due + topic.delayed + topic.leased == 0)
+    }
+
     /// What events last said of each record of an integration.
     pub async fn told(&self, integration: &str) -> HashMap<String, String> {
         let mut told = HashMap::new();
@@ -445,13 +519,7 @@ struct Served {
 }
 
 impl Served {
-    async fn start(
-        variables: &HashMap<String, String>,
-        folder: &TempDir,
-        deadlines: Deadlines,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let app = build(variables, folder, clock).await;
+    async fn start(app: Arc<App>, deadlines: Deadlines) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -465,11 +533,16 @@ async fn build(
     variables: &HashMap<String, String>,
     folder: &TempDir,
     clock: Arc<dyn Clock>,
+    queue: Option<Queue>,
 ) -> Arc<App> {
     let environment = variables.iter().map(|(k, v)| (k.into(), v.into()));
     let folder = folder.path().to_path_buf();
     let (config, _) = Config::load(None, environment, Some(folder)).unwrap();
-    App::build(&config, clock, Setup::Create).await.unwrap()
+    let app = match queue {
+        None => App::build(&config, clock, Setup::Create).await,
+        Some(queue) => App::build_on(&config, clock, Setup::Create, queue).await,
+    };
+    app.unwrap()
 }
 
 fn client() -> reqwest::Client {

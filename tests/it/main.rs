@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod broker;
 mod browser;
 mod chaos;
 mod child;
@@ -32,6 +33,7 @@ mod network;
 mod pages;
 mod papers;
 mod provider_trouble;
+mod queue;
 mod quota;
 mod readme;
 mod real_mail;

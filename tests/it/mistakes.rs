@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{child::World, takeover::VAULT_KEY};
 
 async fn world() -> World {
-    World::new(generate::bench_mailbox(3, 600)).await
+    World::embedded(generate::bench_mailbox(3, 600)).await
 }
 
 /// The names in a folder, except what SQLite keeps beside an open database.

@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::{
     doubles::small_mailbox,
@@ -38,25 +37,24 @@ fn assert_valid(schema: &Validator, message: &Value) {
 
 /// Holds every sync request in the outbox against its schema; says how many there are.
 pub async fn assert_sync_requests(app: &TestApp) -> usize {
-    let file = app.folder.path().join("nucleus.db");
-    let mut database = SqliteConnection::connect(&format!("sqlite:{}", file.display()))
-        .await
-        .unwrap();
-    let rows = sqlx::query(
-        "SELECT id, event_type, service_name, data FROM outbox
-         WHERE topic = 'nucleus-sync-requests'",
-    )
-    .fetch_all(&mut database)
-    .await
-    .unwrap();
+    let rows = app
+        .rows(
+            "SELECT json_object('id', lower(hex(id)), 'type', event_type, 'service', service_name,
+                'data', json(data)) FROM outbox WHERE topic = 'nucleus-sync-requests'",
+            "SELECT json_build_object('id', replace(id::text, '-', ''), 'type', event_type,
+                'service', service_name, 'data', data)::text
+             FROM dna.outbox WHERE topic = 'nucleus-sync-requests'",
+        )
+        .await;
     for row in &rows {
-        let id = uuid::Uuid::from_slice(row.get("id")).unwrap();
-        let data: Value = serde_json::from_str(row.get("data")).unwrap();
+        let row: Value = serde_json::from_str(row).unwrap();
+        let id: uuid::Uuid = row["id"].as_str().unwrap().parse().unwrap();
+        let data = &row["data"];
         let event = json!({
             "specversion": "1.0",
             "id": id,
-            "source": format!("nucleus/{}", row.get::<&str, _>("service_name")),
-            "type": row.get::<&str, _>("event_type"),
+            "source": format!("nucleus/{}", row["service"].as_str().unwrap()),
+            "type": row["type"],
             "subject": data["integration_id"],
             "time": data["requested_at"],
             "datacontenttype": "application/json",
@@ -64,7 +62,6 @@ pub async fn assert_sync_requests(app: &TestApp) -> usize {
         });
         assert_valid(&SYNC_REQUESTED_V1, &event);
     }
-    database.close().await.unwrap();
     rows.len()
 }
 

@@ -13,6 +13,7 @@ mod outbox;
 mod outbox_order;
 mod records;
 mod records_missing;
+mod relay;
 mod runs;
 mod runs_races;
 mod weather;

@@ -20,7 +20,7 @@ const IN_FLIGHT: usize = 8;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_stopped_past_its_lease_writes_nothing() {
     const MESSAGES: u64 = 400;
-    let mut world = World::new(generate::bench_mailbox(MESSAGES, 600)).await;
+    let mut world = World::embedded(generate::bench_mailbox(MESSAGES, 600)).await;
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world.run(&["migrate"]).await.ok();
     let server = world.listen("serve").await;
@@ -128,7 +128,7 @@ async fn sigterm_finishes_the_batch_and_the_run_goes_on_at_the_next_start() {
     const MESSAGES: usize = 1_500;
     const STOPS: usize = 4;
     let mailbox = generate::bench_mailbox(MESSAGES as u64, 600);
-    let world = World::with(mailbox, |options| {
+    let world = World::embedded_with(mailbox, |options| {
         options.latency = Duration::from_millis(5);
     })
     .await;
@@ -169,7 +169,7 @@ async fn sigterm_finishes_the_batch_and_the_run_goes_on_at_the_next_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_silent_service_nor_a_silent_client_keeps_the_process() {
-    let world = World::new(generate::bench_mailbox(40, 600)).await;
+    let world = World::embedded(generate::bench_mailbox(40, 600)).await;
     let server = world.listen("up").await;
     let integration = server.api.connect(&world).await;
     let hang = Match::method(Method::MessagesGet);
@@ -191,7 +191,7 @@ async fn neither_a_silent_service_nor_a_silent_client_keeps_the_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_process_at_once() {
-    let world = World::new(generate::bench_mailbox(1, 600)).await;
+    let world = World::embedded(generate::bench_mailbox(1, 600)).await;
     let mut server = world.listen("up").await;
     let address = server.api.url.trim_start_matches("http://").to_owned();
     // A body that never comes is waited for, a head that never comes is not.
@@ -211,7 +211,7 @@ async fn a_second_signal_ends_the_process_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_takes_up_what_its_killed_predecessor_held() {
-    let world = World::new(generate::bench_mailbox(30, 600)).await;
+    let world = World::embedded(generate::bench_mailbox(30, 600)).await;
     let mut server = world.listen("up").await;
     let integration = server.api.connect(&world).await;
     world.google.hold(Method::MessagesGet);

@@ -142,6 +142,7 @@ const PLACES: Table = &[
     ("hyper", &["api/connection"]),
     ("hyper_util", &["api/connection", "api/serve"]),
     ("prometheus_client", &["metrics/"]),
+    ("google_cloud_pubsub", &["queue/"]),
     ("utoipa_axum", &["api/"]),
     ("utoipa_swagger_ui", &["api/docs"]),
     ("rustix", &["cli/"]),

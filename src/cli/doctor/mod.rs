@@ -1,6 +1,8 @@
 //! `nucleus doctor`: whether each part is well, and how what is not is mended. It works beside a running
-//! `up` and changes nothing: no folder, key, schema or row is made, and no grant is touched.
+//! `up` and changes nothing: no folder, key, schema or row is made, and no grant is touched. With
+//! `--create` it makes the broker's topics and subscriptions that are missing, and nothing else.
 
+mod broker;
 mod database;
 mod folder;
 mod reachable;
@@ -37,6 +39,9 @@ pub struct DoctorArgs {
     /// Print one JSON object instead of lines.
     #[arg(long)]
     json: bool,
+    /// Make the topics and subscriptions that are missing.
+    #[arg(long)]
+    create: bool,
 }
 
 /// Looks at everything. An error if something does not work.
@@ -81,6 +86,7 @@ pub async fn doctor(
         Err(reason) => skip_all(&mut report, &["credentials", "operator_key"], reason),
     }
 
+    broker::all(&mut report, &config.queue.kind, args.create).await;
     let client = ApiClient::new()?;
     report.add(reachable::api(&client, &config, is_locked).await);
     report.add(reachable::public_url(&client, &config).await);

@@ -36,6 +36,10 @@ pub const PARTS: &[(&str, &str)] = &[
     ),
     ("operator_key", "whether the operator can call the API"),
     (
+        "broker",
+        "whether the topics and subscriptions are there; `--create` makes those that are not",
+    ),
+    (
         "api",
         "whether the API answers on this machine, and is ready",
     ),
@@ -45,7 +49,7 @@ pub const PARTS: &[(&str, &str)] = &[
     ),
     (
         "queue",
-        "whether sync requests wait for more than ten minutes",
+        "whether sync requests, or events that are to be published, wait for more than ten minutes",
     ),
     ("schedule", "whether syncs are overdue"),
     ("runs", "whether runs are left by workers that are gone"),

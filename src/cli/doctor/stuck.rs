@@ -15,7 +15,7 @@ use crate::{
     },
     domain::{
         Clock, SystemClock,
-        event::SYNC_REQUESTS,
+        event::{DNA_ANALYSIS, SYNC_REQUESTS},
         sync::{IntegrationStatus, Scope},
     },
     integrations::INTENT_AGE,
@@ -73,6 +73,21 @@ fn queue(overview: &Overview, is_locked: bool) -> Check {
         "{} sync requests due, {} for later, {} in work",
         topic.due, topic.delayed, topic.leased
     );
+    let events = overview
+        .topics
+        .iter()
+        .find(|(name, _)| *name == DNA_ANALYSIS);
+    if let Some((_, events)) = events.filter(|(_, events)| events.is_behind(now)) {
+        let minutes = events.oldest_due_age(now).num_minutes();
+        return Check::warn(
+            NAME,
+            format!(
+                "{detail}; {} events wait to be published, the longest for {minutes} min",
+                events.due
+            ),
+            "mend what the check of the broker names, and start a worker with `nucleus work`",
+        );
+    }
     if !topic.is_behind(now) {
         return Check::ok(NAME, detail);
     }
@@ -132,7 +147,7 @@ async fn dead_letters(db: &Db, overview: &Overview) -> Check {
     };
     let shown: Vec<String> = newest
         .iter()
-        .map(|letter| format!("run {}: {}", letter.run_id, letter.reason))
+        .map(|letter| format!("{}: {}", letter.id, letter.reason))
         .collect();
     Check::warn(
         NAME,
@@ -141,7 +156,7 @@ async fn dead_letters(db: &Db, overview: &Overview) -> Check {
             overview.dead_letters,
             shown.join("; ")
         ),
-        "mend what the reason names, then ask for a sync with POST /integrations/{id}/sync",
+        "mend what the reason names, then ask for them again with `nucleus dead-letter redrive`",
     )
 }
 

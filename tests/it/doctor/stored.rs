@@ -164,7 +164,11 @@ async fn what_is_stuck_is_told_with_what_to_do() {
         &["1 sync requests due", "start `nucleus up`"],
     );
     found.assert("schedule", "warn", &["1 integrations", "nucleus tick"]);
-    found.assert("dead_letters", "warn", &["the disk was full", "/sync"]);
+    found.assert(
+        "dead_letters",
+        "warn",
+        &["the disk was full", "dead-letter redrive"],
+    );
     found.assert("secret_intents", "warn", &["1 versions", "nucleus tick"]);
     let named = ["1 error", integration.as_str(), "no permission to read"];
     found.assert("integrations", "warn", &named);

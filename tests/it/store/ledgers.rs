@@ -13,7 +13,7 @@ use nucleus::{
 };
 use serde_json::json;
 
-use super::{super::db::both, AWKWARD, at, connect_gmail, strings};
+use super::{super::db::both, AWKWARD, at, connect_gmail, first, strings};
 
 #[tokio::test]
 async fn a_gap_counts_once_a_run_and_is_given_up_in_the_fifth() {
@@ -249,21 +249,38 @@ async fn a_dead_letter_keeps_the_message_and_the_reason() {
                 id: EventId::new(),
                 topic: "nucleus-sync-requests".into(),
                 event_type: "dev.nucleus.sync.requested.v1".into(),
-                entity_id: row.entity_id,
-                integration_id: row.id,
-                run_id: RunId::new(),
+                entity_id: Some(row.entity_id),
+                integration_id: Some(row.id),
+                run_id: Some(RunId::new()),
                 data: json!({"x": [AWKWARD]}),
                 attempts,
                 reason: AWKWARD.into(),
                 parked_at: at(i64::from(attempts)),
+                attributes: None,
+                redriven_at: None,
+                redriven_run_id: None,
             };
-            let tx = db.begin().await.unwrap();
-            dead_letter::insert(&tx, &letter).await.unwrap();
-            tx.commit().await.unwrap();
-            letters.push(letter);
+            for is_new in [true, false] {
+                let tx = db.begin().await.unwrap();
+                let inserted = dead_letter::insert(&tx, &letter).await.unwrap();
+                assert_eq!(inserted, is_new, "a message is parked once");
+                tx.commit().await.unwrap();
+            }
+            letters.insert(0, letter);
         }
-        let found = dead_letter::list(db).await.unwrap();
+        let found = dead_letter::newest(db, 100).await.unwrap();
         assert_eq!(format!("{found:?}"), format!("{letters:?}"));
+        let (newest, run) = (letters[0].id, RunId::new());
+        for is_first in [true, false] {
+            let tx = db.begin().await.unwrap();
+            let marked = dead_letter::mark_redriven(&tx, newest, run, at(9)).await;
+            assert_eq!(marked.unwrap(), is_first);
+            tx.commit().await.unwrap();
+        }
+        let open = dead_letter::newest(db, 100).await.unwrap();
+        assert_eq!((open.len(), open[0].id), (1, letters[1].id));
+        let all = dead_letter::list(db, true, first(1)).await.unwrap();
+        assert!(all.more && all.items[0].redriven_run_id == Some(run));
     })
     .await;
 }
