@@ -21,6 +21,7 @@ mod chaos;
 mod consumer;
 mod dead_letters;
 mod hostile;
+mod many_due;
 mod weather;
 
 /// Longer than the broker takes to deliver, and than a poll of the relay.
