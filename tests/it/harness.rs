@@ -16,7 +16,7 @@ use nucleus::{
     demo::{Mailbox, Method, Options, StandIn},
     domain::{Clock, clock::to_microseconds},
     sync,
-    worker::{self, scheduler},
+    worker::{self, relay, scheduler},
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
@@ -295,6 +295,9 @@ impl TestApp {
 
     /// Every item of a list.
     pub async fn all(&self, path: &str) -> Vec<Value> {
+        if path.starts_with("/events") {
+            self.relay().await;
+        }
         let mut items = Vec::new();
         let mut cursor = String::new();
         loop {
@@ -308,6 +311,16 @@ impl TestApp {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return items,
             }
+        }
+    }
+
+    /// Publishes what is in the outbox, where there is a broker: an event is told once it is published.
+    pub async fn relay(&self) {
+        if let Queue::Broker(broker) = &self.app.queue {
+            let never = CancellationToken::new();
+            relay::pass(&self.app, broker.as_ref(), &never)
+                .await
+                .unwrap();
         }
     }
 

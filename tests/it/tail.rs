@@ -40,14 +40,25 @@ fn cursor(finished: &Finished) -> String {
     line.unwrap_or_else(|| panic!("{finished:?}")).to_owned()
 }
 
+/// Syncs, and waits until what changed is told: with a broker, once it is published.
 async fn synced(api: &Api, integration: &str) {
     let run = api.sync(integration).await;
-    assert_eq!(api.ended(&run).await["status"], "success");
+    let ended = api.ended(&run).await;
+    assert_eq!(ended["status"], "success");
+    let told = happens(PATIENCE, async || {
+        let events = api.all("/events").await;
+        let of_run = events.iter().filter(|event| event["data"]["run_id"] == run);
+        of_run.count() as u64 == ended["events"]
+    });
+    assert!(told.await, "{ended}");
 }
 
 /// A running `up` with a mailbox that is synced.
 async fn synced_world(messages: u64) -> (World, Server, String) {
-    let world = World::new(small_mailbox(messages)).await;
+    synced_in(World::new(small_mailbox(messages)).await).await
+}
+
+async fn synced_in(world: World) -> (World, Server, String) {
     let server = world.listen("up").await;
     let integration = server.api.connect(&world).await;
     synced(&server.api, &integration).await;
@@ -206,7 +217,7 @@ async fn a_reader_that_has_stopped_does_not_keep_a_signal_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cursors_that_lead_nowhere_are_told_apart() {
-    let (world, server, _) = synced_world(5).await;
+    let (world, server, _) = synced_in(World::embedded(small_mailbox(5)).await).await;
     let page = server.api.get("/events").await;
     let newest = page["resume_cursor"].as_str().unwrap().to_owned();
     server.stop().await;
@@ -239,7 +250,7 @@ async fn cursors_that_lead_nowhere_are_told_apart() {
     let at_the_end = world.run(&with(&["--cursor", &newest, "--once"])).await;
     assert_eq!(cursor(&at_the_end), newest);
 
-    let nothing = World::new(small_mailbox(1)).await;
+    let nothing = World::embedded(small_mailbox(1)).await;
     let failed = nothing.run(&TAIL).await;
     failed.assert_fails(1, &["no database", "start `nucleus up`"]);
     assert!(!nothing.data_dir().exists(), "nothing was made");

@@ -16,7 +16,7 @@ use crate::{
 
 /// A running `up` with a connected account.
 async fn up(mailbox: Mailbox) -> (World, Server, String) {
-    let world = World::new(mailbox).await;
+    let world = World::embedded(mailbox).await;
     let server = world.listen("up").await;
     let integration = server.api.connect(&world).await;
     (world, server, integration)

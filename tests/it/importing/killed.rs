@@ -27,7 +27,7 @@ const MEMORY_KIB: u64 = 160 * 1024;
 
 /// Has an import die at a crash point, the `skip + 1`th time it comes there.
 pub async fn abort_while_importing(point: &str, skip: usize) {
-    let world = World::new(generate::bench_mailbox(350, 600)).await;
+    let world = World::embedded(generate::bench_mailbox(350, 600)).await;
     let server = world.listen("up").await;
     let id = server.api.connect(&world).await;
     server.stop().await;
@@ -109,7 +109,7 @@ async fn a_large_import_that_is_killed_five_times_brings_every_message_once() {
     let messages =
         std::env::var("NUCLEUS_IMPORT_MESSAGES").map_or(MESSAGES, |text| text.parse().unwrap());
     let mut random = StdRng::seed_from_u64(seed());
-    let world = World::new(generate::mailbox(1, 1)).await;
+    let world = World::embedded(generate::mailbox(1, 1)).await;
     let server = world.listen("up").await;
     let id = server.api.connect(&world).await;
     let started = Instant::now();

@@ -55,7 +55,7 @@ async fn multiply(cloud: &Cloud, count: i64) {
 async fn requested(mut child: Child) -> i64 {
     let mut peak = 0;
     let ended = happens(10 * PATIENCE, async || {
-        peak = child.peak_memory_kib_if_alive().unwrap_or(peak).max(peak);
+        peak = child.try_peak_memory_kib().unwrap_or(peak).max(peak);
         child.has_ended()
     });
     assert!(ended.await, "not done yet");
