@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    future::Future,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{ChildStdin, Command, ExitStatus, Stdio},
@@ -24,14 +23,12 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
+pub use crate::waiting::{PATIENCE, happens, in_time, moment};
 use crate::{
     broker::Parts,
     contract,
     harness::{OPERATOR_KEY, variables_for},
 };
-
-/// Nothing here takes that long, even on a machine with much else to do.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder, a stand-in and the variables that lead from one to the other.
 pub struct World {
@@ -575,34 +572,4 @@ impl Api {
         assert!(ended, "the run does not end: {last}");
         last
     }
-}
-
-/// Looks until it is so; whether it was in time.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "another process is watched, on the machine's clock"
-)]
-pub async fn happens(within: Duration, mut look: impl AsyncFnMut() -> bool) -> bool {
-    let looks = async {
-        while !look().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(within, looks).await.is_ok()
-}
-
-/// Lets another process go on for so long, because the moment is what a test is about.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a random moment is one by the machine's clock"
-)]
-pub async fn moment(duration: Duration) {
-    tokio::time::sleep(duration).await;
-}
-
-/// Fails unless it is done in time.
-pub async fn in_time<T>(within: Duration, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(within, work)
-        .await
-        .unwrap_or_else(|_| panic!("not done after {within:?}"))
 }

@@ -3,18 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::Arc,
 };
 
-use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use nucleus::{
     api::{self, Deadlines},
     app::{App, Queue, Setup},
     config::Config,
     demo::{Mailbox, Method, Options, StandIn},
-    domain::{Clock, clock::to_microseconds},
+    domain::Clock,
     sync,
     worker::{self, relay, scheduler},
 };
@@ -24,6 +22,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::test_clock::TestClock;
 use crate::{
     broker::{Kept, Parts},
     contract, schemas,
@@ -31,44 +30,6 @@ use crate::{
 
 /// The operator's key of every test.
 pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
-
-/// A clock that jumps to the end of every wait.
-pub struct TestClock(Mutex<DateTime<Utc>>);
-
-impl TestClock {
-    pub fn new() -> Arc<Self> {
-        let start = Utc::now();
-        Arc::new(Self(Mutex::new(to_microseconds(start))))
-    }
-
-    pub fn advance(&self, by: TimeDelta) {
-        *self.0.lock().unwrap() += by;
-    }
-
-    /// As when somebody corrects the machine's clock: what was is still to come.
-    pub fn set_back(&self, by: TimeDelta) {
-        *self.0.lock().unwrap() -= by;
-    }
-}
-
-#[async_trait]
-impl Clock for TestClock {
-    fn now(&self) -> DateTime<Utc> {
-        *self.0.lock().unwrap()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        let end = self.now() + TimeDelta::from_std(duration).unwrap();
-        {
-            let mut now = self.0.lock().unwrap();
-            *now = (*now).max(end);
-        }
-        // Whoever waits lets the others work.
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
-    }
-}
 
 /// How the program and its surroundings are made.
 pub struct Setting {
@@ -216,7 +177,7 @@ impl TestApp {
 
     /// Another process on the same folder and database, whose clock is so far ahead of this one's.
     pub async fn beside(&self, ahead: TimeDelta) -> (Arc<App>, Arc<TestClock>) {
-        let clock = Arc::new(TestClock(Mutex::new(self.clock.now() + ahead)));
+        let clock = TestClock::at(self.clock.now() + ahead);
         let queue = self.queue.clone();
         let app = build(&self.variables, &self.folder, clock.clone(), queue).await;
         (app, clock)

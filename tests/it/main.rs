@@ -48,5 +48,7 @@ mod store;
 mod syncing;
 mod tail;
 mod takeover;
+mod test_clock;
 mod tidy;
 mod tokens;
+mod waiting;

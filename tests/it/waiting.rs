@@ -1,0 +1,36 @@
+//! Waiting for other processes, which go by the machine's clock.
+
+use std::{future::Future, time::Duration};
+
+/// Nothing here takes that long, even on a machine with much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until it is so; whether it was in time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process is watched, on the machine's clock"
+)]
+pub async fn happens(within: Duration, mut look: impl AsyncFnMut() -> bool) -> bool {
+    let looks = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(within, looks).await.is_ok()
+}
+
+/// Lets another process go on for so long, because the moment is what a test is about.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a random moment is one by the machine's clock"
+)]
+pub async fn moment(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Fails unless it is done in time.
+pub async fn in_time<T>(within: Duration, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(within, work)
+        .await
+        .unwrap_or_else(|_| panic!("not done after {within:?}"))
+}
