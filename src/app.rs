@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
-    config::{Config, QueueKind, Service as ServiceConfig},
+    config::{Config, QueueKind, SecretsKind, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
         Db, DbError,
@@ -37,7 +37,9 @@ use crate::{
         tokens::{Refresher, TokenService},
     },
     queue::{Broker, pubsub::PubSub},
-    secrets::{SecretStore, Vault, VaultError, VaultKey},
+    secrets::{
+        SecretManager, SecretManagerError, SecretStore, Vault, VaultError, VaultKey, gcp::Place,
+    },
     sync::{Engine, Limits, Service},
 };
 
@@ -157,7 +159,7 @@ impl App {
             Queue::Embedded => db,
             Queue::Broker(_) => db.relayed(),
         };
-        let secrets = open_vault(config, setup).await?;
+        let secrets = open_secrets(config, setup).await?;
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
             .iter()
@@ -326,6 +328,31 @@ fn configured_vault_key(config: &Config) -> Option<VaultKey> {
     let key = config.secrets.vault_key.as_ref()?;
     let bytes = SecretBox::new(Box::new(*key.expose_secret()));
     Some(VaultKey::new(bytes))
+}
+
+/// Secret Manager, where credentials are kept there. It is not asked for anything yet.
+pub async fn secret_manager(config: &Config) -> Result<Option<SecretManager>, SecretManagerError> {
+    let SecretsKind::Gcp {
+        project_id,
+        endpoint,
+        locations,
+    } = &config.secrets.kind
+    else {
+        return Ok(None);
+    };
+    let place = Place {
+        project_id: project_id.clone(),
+        endpoint: endpoint.as_ref().map(Url::to_string),
+        locations: locations.clone(),
+    };
+    SecretManager::new(place).await.map(Some)
+}
+
+async fn open_secrets(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
+    match secret_manager(config).await? {
+        Some(secrets) => Ok(Arc::new(secrets)),
+        None => open_vault(config, setup).await,
+    }
 }
 
 async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {

@@ -373,14 +373,16 @@ impl Integrations {
         }
         .await;
         if let Err(error) = destroyed {
-            tracing::warn!(error = %error, "a version of a secret is left to the sweep");
+            let error = errors::chain(&error);
+            tracing::warn!(error, "a version of a secret is left to the sweep");
         }
     }
 
     /// Destroys versions that were announced by a process that died before it pinned them.
     pub async fn sweep_secrets(&self) {
         if let Err(error) = self.try_sweep_secrets().await {
-            tracing::error!(error = %error, "secrets without an integration could not be swept");
+            let error = errors::chain(&error);
+            tracing::error!(error, "secrets without an integration could not be swept");
         }
     }
 
@@ -448,7 +450,8 @@ impl Integrations {
         for service in ServiceName::ALL {
             let name = SecretName::new(id, service);
             if let Err(error) = self.secrets.delete(&name).await {
-                tracing::warn!(error = %error, "the secrets of a removed entity may be left");
+                let error = errors::chain(&error);
+                tracing::warn!(error, "the secrets of a removed entity may be left");
             }
         }
         Ok(removed)

@@ -135,7 +135,22 @@ pub const KEYS: &[Key] = &[
     open(
         "secrets.kind",
         "vault",
-        "Where credentials are kept: `vault`",
+        "Where credentials are kept: `vault` (sealed files in the data folder) or `gcp` (Google Cloud Secret Manager)",
+    ),
+    open(
+        "secrets.project_id",
+        "",
+        "The Google Cloud project of the secrets, for `gcp`. Credentials come from Application Default Credentials",
+    ),
+    open(
+        "secrets.endpoint",
+        "",
+        "Secret Manager's endpoint. Default: `https://secretmanager.googleapis.com`; plain `http` for loopback hosts only, and without credentials",
+    ),
+    open(
+        "secrets.replication",
+        "automatic",
+        "Where Secret Manager keeps the copies of a new secret: `automatic`, or regions such as `europe-west1,europe-west4` (a list in the file)",
     ),
     secret(
         "secrets.vault_key",

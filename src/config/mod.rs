@@ -118,10 +118,19 @@ pub struct Secrets {
 }
 
 /// The secret stores that this build has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretsKind {
     /// A folder of sealed files.
     Vault,
+    /// Google Cloud Secret Manager.
+    Gcp {
+        /// The project of the secrets.
+        project_id: String,
+        /// In place of Google's own endpoint; plain http on this machine only.
+        endpoint: Option<Url>,
+        /// The regions of a new secret's copies; none leaves the choice to Google.
+        locations: Vec<String>,
+    },
 }
 
 /// What is known of one service: the registered client and the endpoints.

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::domain::{QuotaTable, ServiceName, address::is_loopback};
 
+/// The replication of a secret whose places Google chooses.
+const AUTOMATIC: &str = "automatic";
+
 /// Reads every section, so that the problems of all are noted, and gives them if all are right.
 pub(super) fn config(reader: &mut Reader, data_dir: Option<PathBuf>) -> Result<Config, Noted> {
     let data_dir = self::data_dir(reader, data_dir);
@@ -215,14 +218,92 @@ fn emulator_url(reader: &mut Reader, host: &str) -> Result<String, Noted> {
 }
 
 fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {
-    let kind = reader.value("secrets.kind", |text| {
-        one_of(text, &[("vault", SecretsKind::Vault)])
+    let is_gcp = reader.value("secrets.kind", |text| {
+        one_of(text, &[("vault", false), ("gcp", true)])
     });
+    let project_id = reader.optional("secrets.project_id", project_id);
+    let endpoint = endpoint(reader, "secrets.endpoint", None);
+    let locations = reader.list("secrets.replication", location);
     let vault_key = reader.optional("secrets.vault_key", vault_key);
-    Ok(Secrets {
-        kind: kind?,
-        vault_key: vault_key?,
-    })
+    let (is_gcp, project_id, endpoint) = (is_gcp?, project_id?, endpoint?);
+    let (locations, vault_key) = (locations?, vault_key?);
+    if !is_gcp {
+        // Credentials would lie on a disk that goes with its container.
+        for name in ["project_id", "endpoint", "replication"].map(|name| format!("secrets.{name}"))
+        {
+            if reader.is_given(&name) {
+                let kind = super::keys::variable("secrets.kind");
+                let problem = format!("is for `gcp` alone: set {kind} to gcp, or leave it out");
+                return Err(reader.refuse_setting(&name, problem));
+            }
+        }
+        return Ok(Secrets {
+            kind: SecretsKind::Vault,
+            vault_key,
+        });
+    }
+    if vault_key.is_some() {
+        reader.warn(
+            "NUCLEUS_SECRETS__VAULT_KEY is not used: credentials are kept in Secret Manager"
+                .to_owned(),
+        );
+    }
+    let Some(project_id) = project_id else {
+        let problem = "is not set: `gcp` needs the id of the Google Cloud project";
+        return Err(reader.refuse_setting("secrets.project_id", problem));
+    };
+    let kind = SecretsKind::Gcp {
+        project_id,
+        endpoint,
+        locations: replication(reader, locations)?,
+    };
+    Ok(Secrets { kind, vault_key })
+}
+
+/// The regions of `automatic,europe-west1` and the like, which is one or the other.
+fn replication(reader: &mut Reader, mut given: Vec<String>) -> Result<Vec<String>, Noted> {
+    let name = "secrets.replication";
+    if given.iter().any(|place| place == AUTOMATIC) {
+        if given.len() > 1 {
+            let problem = "names regions beside `automatic`: give one or the other";
+            return Err(reader.refuse_setting(name, problem));
+        }
+        return Ok(Vec::new());
+    }
+    let count = given.len();
+    given.sort_unstable();
+    given.dedup();
+    if given.len() < count {
+        return Err(reader.refuse_setting(name, "names a region twice"));
+    }
+    Ok(given)
+}
+
+/// A region as Google names them, or `automatic`:
+/// <https://cloud.google.com/secret-manager/docs/locations>
+fn location(text: &str) -> Result<String, String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_region = text.contains('-') && text.ends_with(|last: char| last.is_ascii_digit());
+    if text.bytes().all(allowed) && (text == AUTOMATIC || is_region) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "names {text:?}, which is neither `{AUTOMATIC}` nor a region such as europe-west1"
+    ))
+}
+
+/// An id of a project, as Google makes them:
+/// <https://cloud.google.com/resource-manager/docs/creating-managing-projects>
+fn project_id(text: &str) -> Result<String, String> {
+    let well_formed = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !(6..=30).contains(&text.len()) || !well_formed {
+        return Err(format!(
+            "is {text:?}, not the id of a project: 6 to 30 lower-case letters, digits and hyphens"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 fn vault_key(text: &str) -> Result<SecretBox<[u8; 32]>, &'static str> {

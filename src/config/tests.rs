@@ -107,7 +107,7 @@ fn all_mistakes_are_told_at_once_by_the_name_that_was_used() {
             ("NUCLEUS_SERVICES__GMIAL__CLIENT_ID", "x"),
             ("NUCLEUS_SERVICES__SLACK__QUOTA", "off"),
             ("NUCLEUS_EVENTS__RETENTION_DAYS", "0"),
-            ("NUCLEUS_SECRETS__KIND", "gcp"),
+            ("NUCLEUS_SECRETS__KIND", "aws"),
             ("NUCLEUS_DATABASE__URL", "mysql://root:hunter2@db/x"),
             ("NUCLEUS_HTTP__RETURN_TO", "https://a.example/path,ftp://b"),
         ],
@@ -125,7 +125,7 @@ fn all_mistakes_are_told_at_once_by_the_name_that_was_used() {
         "NUCLEUS_HTTP__RETURN_TO holds \"https://a.example/path\", which has a path: give the origin alone, \"https://a.example\"",
         "NUCLEUS_HTTP__RETURN_TO begins with ftp:, not http: or https:",
         "NUCLEUS_DATABASE__URL is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/NAME",
-        "NUCLEUS_SECRETS__KIND is \"gcp\"; this build knows vault",
+        "NUCLEUS_SECRETS__KIND is \"aws\"; this build knows vault, gcp",
         "sync.fetch_concurrency in nucleus.toml is \"11\", not a whole number from 1 to 10",
         "sync.max_attempts in nucleus.toml takes one value, not a list",
         "NUCLEUS_EVENTS__RETENTION_DAYS is \"0\", not a whole number from 1 to 3650",
@@ -218,6 +218,92 @@ fn the_vault_key_is_base64_of_exactly_32_bytes() {
         let problem = "is not base64 of 32 bytes: `openssl rand -base64 32` makes one";
         assert_eq!(found, [format!("NUCLEUS_SECRETS__VAULT_KEY {problem}")]);
     }
+}
+
+#[test]
+fn secret_manager_has_a_project_an_endpoint_and_places() {
+    let kind = ("NUCLEUS_SECRETS__KIND", "gcp");
+    let project = ("NUCLEUS_SECRETS__PROJECT_ID", "a-project-7");
+    let (config, warnings) = load(&[kind, project]);
+    let plain = SecretsKind::Gcp {
+        project_id: "a-project-7".to_owned(),
+        endpoint: None,
+        locations: Vec::new(),
+    };
+    assert_eq!((config.secrets.kind, warnings), (plain, Vec::new()));
+
+    let endpoint = ("NUCLEUS_SECRETS__ENDPOINT", "http://127.0.0.1:9");
+    let places = ("NUCLEUS_SECRETS__REPLICATION", "europe-west4, europe-west1");
+    let (config, warnings) = load(&[
+        kind,
+        project,
+        endpoint,
+        places,
+        ("NUCLEUS_SECRETS__VAULT_KEY", KEY),
+    ]);
+    let placed = SecretsKind::Gcp {
+        project_id: "a-project-7".to_owned(),
+        endpoint: Some(Url::parse("http://127.0.0.1:9").unwrap()),
+        locations: vec!["europe-west1".to_owned(), "europe-west4".to_owned()],
+    };
+    assert_eq!(config.secrets.kind, placed);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("VAULT_KEY is not used"));
+    let automatic = ("NUCLEUS_SECRETS__REPLICATION", "automatic");
+    load(&[kind, project, automatic]);
+}
+
+#[test]
+fn every_mistake_about_secret_manager_is_named() {
+    let kind = ("NUCLEUS_SECRETS__KIND", "gcp");
+    let project = ("NUCLEUS_SECRETS__PROJECT_ID", "a-project-7");
+    for (variables, expected) in [
+        (vec![kind], "PROJECT_ID is not set: `gcp` needs"),
+        (
+            vec![kind, ("NUCLEUS_SECRETS__PROJECT_ID", "A Project")],
+            "PROJECT_ID is \"A Project\", not the id of a project",
+        ),
+        (
+            vec![
+                kind,
+                project,
+                ("NUCLEUS_SECRETS__ENDPOINT", "http://secrets.example"),
+            ],
+            "ENDPOINT is plain http to another machine: use https",
+        ),
+        (
+            vec![
+                kind,
+                project,
+                ("NUCLEUS_SECRETS__REPLICATION", "automatic,us-east1"),
+            ],
+            "REPLICATION names regions beside `automatic`",
+        ),
+        (
+            vec![
+                kind,
+                project,
+                ("NUCLEUS_SECRETS__REPLICATION", "us-east1,us-east1"),
+            ],
+            "REPLICATION names a region twice",
+        ),
+        (
+            vec![kind, project, ("NUCLEUS_SECRETS__REPLICATION", "Frankfurt")],
+            "REPLICATION names \"Frankfurt\", which is neither",
+        ),
+        (
+            vec![project],
+            "PROJECT_ID is for `gcp` alone: set NUCLEUS_SECRETS__KIND to gcp",
+        ),
+    ] {
+        let found = problems(None, &variables);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let expected = format!("NUCLEUS_SECRETS__{expected}");
+        assert!(found[0].starts_with(&expected), "{found:?}");
+    }
+    let file = "[secrets]\nkind = 'gcp'\nproject_id = 'x'\nreplication = ['moon', 'us-east1']\n";
+    let found = problems(Some(file), &[]);
+    assert_eq!(found.len(), 2, "{found:?}");
 }
 
 #[test]

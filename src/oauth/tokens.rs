@@ -20,7 +20,7 @@ use crate::{
         Db, DbError, integration, integration::Integration, secret_intent,
         secret_intent::SecretIntent,
     },
-    domain::{Clock, IntegrationId, ServiceName, ids::Id, sync::Scope},
+    domain::{Clock, IntegrationId, ServiceName, errors, ids::Id, sync::Scope},
     metrics::{Metrics, RefreshOutcome},
     secrets::{
         Credentials, InvalidSecretText, Labels, OAuth2Credentials, SecretError, SecretName,
@@ -68,9 +68,16 @@ impl From<DbError> for TokenError {
 }
 
 impl From<SecretError> for TokenError {
+    /// The cause goes to the log: the owner of a run reads its error, and cannot mend the store.
     fn from(error: SecretError) -> Self {
+        tracing::warn!(
+            error = errors::chain(&error),
+            "the credentials were not to be had"
+        );
         match error {
-            SecretError::Unavailable { .. } => Self::Unavailable(error.to_string()),
+            SecretError::Exhausted { .. } | SecretError::Unavailable { .. } => {
+                Self::Unavailable(error.to_string())
+            }
             other => Self::Credentials(format!(
                 "the stored credentials cannot be read: {}",
                 other.outline()
@@ -160,10 +167,8 @@ impl TokenService {
             return Ok(cached.token.clone());
         }
         let found = integration::find(&refresher.db, Scope::Operator, id).await?;
-        if for_known_account && !found.account_verified {
-            return Err(TokenError::Unavailable(
-                "the credentials were replaced; whose they are is asked first".to_owned(),
-            ));
+        if for_known_account {
+            refuse_unknown_account(&found)?;
         }
         let path = pinned(&found)?;
         let usable = |cached: &Cached| cached.secret_path == path && lasts(cached);
@@ -171,7 +176,10 @@ impl TokenService {
             cached.account_verified = found.account_verified;
             return Ok(cached.token.clone());
         }
-        let credentials = refresher.oauth_credentials(&path).await?;
+        let (found, path, credentials) = refresher.oauth_credentials(found).await?;
+        if for_known_account {
+            refuse_unknown_account(&found)?;
+        }
         let given = given_at_creation(&credentials, &path, found.account_verified);
         if let Some(given) = given.filter(|given| usable(given)) {
             slot.cached = Some(given.clone());
@@ -246,13 +254,32 @@ impl Refresher {
         end - AHEAD - AHEAD * share / 512 <= self.clock.now()
     }
 
-    async fn oauth_credentials(&self, path: &str) -> Result<OAuth2Credentials, TokenError> {
-        let path: SecretPath = path.parse()?;
-        match Credentials::open(&self.secrets.get(&path).await?)? {
-            Credentials::OAuth2(credentials) => Ok(credentials),
-            Credentials::Fields(_) => Err(TokenError::Credentials(
-                "the integration's credentials are not those of OAuth 2.0".to_owned(),
-            )),
+    /// The credentials that a row names, with their path and the row as it is by then: between reading
+    /// the row and reading the store, another process may have pinned a new version and destroyed this
+    /// one. Each turn but the last follows such a change.
+    async fn oauth_credentials(
+        &self,
+        mut found: Integration,
+    ) -> Result<(Integration, String, OAuth2Credentials), TokenError> {
+        loop {
+            let text = pinned(&found)?;
+            let path: SecretPath = text.parse()?;
+            let bytes = match self.secrets.get(&path).await {
+                Err(missing @ SecretError::Missing(_)) => {
+                    found = integration::find(&self.db, Scope::Operator, found.id).await?;
+                    if found.secret_path.as_deref() == Some(&text) {
+                        return Err(missing.into());
+                    }
+                    continue;
+                }
+                read => read?,
+            };
+            return match Credentials::open(&bytes)? {
+                Credentials::OAuth2(credentials) => Ok((found, text, credentials)),
+                Credentials::Fields(_) => Err(TokenError::Credentials(
+                    "the integration's credentials are not those of OAuth 2.0".to_owned(),
+                )),
+            };
         }
     }
 
@@ -288,8 +315,7 @@ impl Refresher {
             // a provider that rotates them takes the whole grant away when it sees the old one.
             if self.moved_on(id, &path).await? {
                 let current = integration::find(&self.db, Scope::Operator, id).await?;
-                path = pinned(&current)?;
-                credentials = self.oauth_credentials(&path).await?;
+                (_, path, credentials) = self.oauth_credentials(current).await?;
             }
             match self.refresh_once(found, &path, &credentials).await {
                 Err(TokenError::Revoked(detail) | TokenError::Expired(detail))
@@ -396,7 +422,8 @@ impl Refresher {
         // The intent goes last: should the old version stay, the sweep finds it by the intent.
         let before: SecretPath = before.parse()?;
         if let Err(error) = self.secrets.destroy(&before).await {
-            tracing::warn!(integration.id = %found.id, error = %error, "an old version is left to the sweep");
+            let error = errors::chain(&error);
+            tracing::warn!(integration.id = %found.id, error, "an old version is left to the sweep");
             return Ok(pinned);
         }
         let tx = self.db.begin().await?;
@@ -404,6 +431,15 @@ impl Refresher {
         tx.commit().await?;
         Ok(pinned)
     }
+}
+
+fn refuse_unknown_account(found: &Integration) -> Result<(), TokenError> {
+    if found.account_verified {
+        return Ok(());
+    }
+    Err(TokenError::Unavailable(
+        "the credentials were replaced; whose they are is asked first".to_owned(),
+    ))
 }
 
 fn pinned(found: &Integration) -> Result<String, TokenError> {

@@ -7,6 +7,7 @@
 pub mod cipher;
 pub mod credentials;
 mod files;
+pub mod gcp;
 pub mod key;
 mod opening;
 pub mod vault;
@@ -22,6 +23,7 @@ use crate::domain::{EntityId, ServiceName};
 
 pub use cipher::KeyId;
 pub use credentials::{Credentials, OAuth2Credentials};
+pub use gcp::{SecretManager, SecretManagerError};
 pub use key::VaultKey;
 pub use opening::VaultError;
 pub use vault::Vault;
@@ -59,7 +61,8 @@ pub trait SecretStore: Send + Sync {
     /// The live versions of a secret, oldest first; none where there never was such a secret.
     async fn versions(&self, name: &SecretName) -> Result<Vec<SecretPath>, SecretError>;
 
-    /// Destroys all versions of a secret. Numbers of versions do not start again after it.
+    /// Removes a secret with all its versions. Only for a name that nobody will write again: numbers of
+    /// versions may start again after it, and whoever was slow would destroy another's.
     async fn delete(&self, name: &SecretName) -> Result<(), SecretError>;
 }
 
@@ -73,6 +76,15 @@ pub enum SecretError {
     /// The store does not let this process in; the operator has to act.
     #[error("the secret store denied access while {doing}")]
     Denied {
+        /// What was being done.
+        doing: String,
+        /// What the store answered.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Too much was asked of the store; it works again when its minute is over.
+    #[error("the secret store's quota was used up while {doing}")]
+    Exhausted {
         /// What was being done.
         doing: String,
         /// What the store answered.
@@ -112,11 +124,19 @@ pub enum SecretError {
 }
 
 impl SecretError {
+    /// Of a value that has `length` bytes, and so too many.
+    fn too_long(length: usize) -> Self {
+        Self::Rejected(format!(
+            "it has {length} bytes, {MAX_SECRET_BYTES} are allowed"
+        ))
+    }
+
     /// What may be told outside: not where the secret lies, nor what the store said.
     pub fn outline(&self) -> &'static str {
         match self {
             Self::Missing(_) => "they are missing",
             Self::Denied { .. } => "the secret store denied access",
+            Self::Exhausted { .. } => "the secret store's quota is used up",
             Self::Unavailable { .. } => "the secret store failed",
             Self::Corrupt { .. } => "they are damaged",
             Self::WrongKey { .. } => "they were sealed with another key",

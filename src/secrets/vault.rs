@@ -192,9 +192,7 @@ impl Inner {
     fn put(&self, name: &SecretName, value: &SecretBytes) -> Result<SecretPath, SecretError> {
         let length = value.expose_secret().len();
         if length > MAX_SECRET_BYTES {
-            return Err(SecretError::Rejected(format!(
-                "it has {length} bytes, {MAX_SECRET_BYTES} are allowed"
-            )));
+            return Err(SecretError::too_long(length));
         }
         let _lock = self.lock()?;
         self.add_version(name, value)

@@ -112,21 +112,6 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn every_version_keeps_its_own_value() {
-    let place = Place::new().await;
-    assert_eq!(place.put("a", "one").await.as_str(), "a/versions/1");
-    assert_eq!(place.put("a", "two").await.as_str(), "a/versions/2");
-    assert_eq!(place.put("b", "").await.as_str(), "b/versions/1");
-    assert_eq!(place.get("a/versions/1").await.unwrap(), "one");
-    assert_eq!(place.get("a/versions/2").await.unwrap(), "two");
-    assert_eq!(place.get("b/versions/1").await.unwrap(), "");
-    assert!(is_missing(&place.get("a/versions/3").await));
-    assert!(is_missing(&place.get("c/versions/1").await));
-    assert_eq!(place.live("a").await, [1, 2]);
-    assert!(place.live("c").await.is_empty());
-}
-
-#[tokio::test]
 async fn versions_outlive_the_process() {
     let place = Place::new().await;
     place.put("a", CANARY).await;
@@ -135,37 +120,6 @@ async fn versions_outlive_the_process() {
     assert_eq!(opened.expose_secret(), CANARY.as_bytes());
     let next = again.put(&name("a"), value("two"), &labels()).await;
     assert_eq!(next.unwrap().version(), 2);
-}
-
-#[tokio::test]
-async fn credentials_go_in_and_come_out() {
-    let place = Place::new().await;
-    let secret = SecretName::new(EntityId::new(), ServiceName::Gmail);
-    let credentials = Credentials::OAuth2(OAuth2Credentials {
-        refresh_token: CANARY.into(),
-        scopes: Vec::new(),
-        access_token: None,
-        access_token_expires_at: None,
-    });
-    let sealed = credentials.seal().unwrap();
-    let stored = place.store.put(&secret, sealed, &labels()).await.unwrap();
-    let bytes = place.store.get(&stored).await.unwrap();
-    let Credentials::OAuth2(opened) = Credentials::open(&bytes).unwrap() else {
-        panic!("another kind came back");
-    };
-    assert_eq!(opened.refresh_token.expose_secret(), CANARY);
-}
-
-#[tokio::test]
-async fn a_value_of_the_largest_size_fits_and_a_larger_one_does_not() {
-    let place = Place::new().await;
-    let largest = "x".repeat(MAX_SECRET_BYTES);
-    place.put("a", &largest).await;
-    assert_eq!(place.get("a/versions/1").await.unwrap(), largest);
-    let larger = value(&format!("{largest}x"));
-    let refused = place.store.put(&name("a"), larger, &labels()).await;
-    assert!(matches!(refused, Err(SecretError::Rejected(_))));
-    assert_eq!(place.live("a").await, [1]);
 }
 
 #[tokio::test]
@@ -253,16 +207,6 @@ async fn a_destroyed_version_is_gone_and_destroying_it_again_is_fine() {
     place.store.delete(&name("c")).await.unwrap();
     assert_eq!(place.put("a", "three").await.version(), 3);
     assert_eq!(place.put("b", "one").await.version(), 1);
-}
-
-#[tokio::test]
-async fn paths_of_another_store_are_none_of_the_vaults() {
-    let place = Place::new().await;
-    place.put("a", CANARY).await;
-    let foreign = "projects/p/secrets/a/versions/1";
-    assert!(is_missing(&place.get(foreign).await));
-    assert!(is_missing(&place.store.destroy(&path(foreign)).await));
-    assert_eq!(place.live("a").await, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -52,6 +52,12 @@ async fn start() -> TestApp {
     Setting::new(Mailbox::new(OWNER, 1)).start().await
 }
 
+/// As [`start`], for what happens to the files of the vault.
+async fn start_in_vault() -> TestApp {
+    let setting = Setting::new(Mailbox::new(OWNER, 1)).in_vault();
+    setting.start().await
+}
+
 /// What a client got.
 #[derive(Debug)]
 struct Answer {
@@ -251,23 +257,9 @@ fn assert_id(value: &Value) {
     assert_eq!((text.len(), &text[14..15]), (36, "7"), "{text}");
 }
 
-/// The versions that lie in the vault, as rows name them.
-fn versions(app: &TestApp) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for folder in std::fs::read_dir(app.folder.path().join("vault")).unwrap() {
-        let folder = folder.unwrap();
-        if !folder.path().is_dir() {
-            continue;
-        }
-        let name = folder.file_name().into_string().unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let number = file.unwrap().file_name().into_string().unwrap();
-            if number.parse::<u64>().is_ok() {
-                found.insert(format!("{name}/versions/{number}"));
-            }
-        }
-    }
-    found
+/// The live versions in the secret store, as rows name them.
+async fn versions(app: &TestApp) -> BTreeSet<String> {
+    app.live_versions().await
 }
 
 /// The versions that rows have pinned.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::{child::World, db::PostgresDatabase, schemas, takeover::VAULT_KEY};
+use crate::{backends, child::World, db::PostgresDatabase, schemas, takeover::VAULT_KEY};
 
 /// Where the emulator is, as `host:port`.
 const PUBSUB: &str = "NUCLEUS_TEST_PUBSUB";
@@ -36,19 +36,6 @@ const PUBSUB: &str = "NUCLEUS_TEST_PUBSUB";
 pub fn emulator() -> String {
     std::env::var(PUBSUB)
         .unwrap_or_else(|_| panic!("{PUBSUB} is not set: run scripts/test, which starts one"))
-}
-
-/// Whether every test is to run on the parts of Google Cloud, as far as it is not about an embedded one.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the tester's own variable, not the program's"
-)]
-pub fn are_parts_googles() -> bool {
-    match std::env::var("NUCLEUS_TEST_BACKENDS").as_deref() {
-        Err(_) | Ok("" | "embedded") => false,
-        Ok("google") => true,
-        Ok(other) => panic!("NUCLEUS_TEST_BACKENDS is {other:?}, neither embedded nor google"),
-    }
 }
 
 /// A database and a project for one program; both are its own, and the database is gone with this.
@@ -67,7 +54,7 @@ impl Parts {
 
     /// Those of this run of the tests, where they are not the embedded ones.
     pub async fn of_this_run() -> Option<Self> {
-        match are_parts_googles() {
+        match backends::are_google() {
             true => Some(Self::new().await),
             false => None,
         }

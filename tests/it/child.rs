@@ -2,7 +2,7 @@
 //! test: starts, signals and kills it, keeps what it prints, and calls its API.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{ChildStdin, Command, ExitStatus, Stdio},
@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 pub use crate::waiting::{PATIENCE, happens, in_time, moment};
 use crate::{
+    backends,
     broker::Parts,
     contract,
     harness::{OPERATOR_KEY, variables_for},
@@ -86,6 +87,25 @@ impl World {
 
     pub fn unset(&mut self, name: &str) {
         self.variables.remove(name);
+    }
+
+    /// Keeps credentials in the vault whatever the tester has chosen, because the test is about it.
+    pub fn keep_in_vault(&mut self) {
+        for name in backends::SECRETS {
+            self.unset(name);
+        }
+    }
+
+    /// Keeps credentials in this Secret Manager.
+    pub fn keep_in_secret_manager(&mut self, url: &str) {
+        for (name, value) in backends::secret_manager(url) {
+            self.set(name, value);
+        }
+    }
+
+    /// The live versions of secrets, as rows name them.
+    pub async fn live_versions(&self) -> BTreeSet<String> {
+        backends::live_versions(&self.variables, &self.data_dir()).await
     }
 
     /// The data folder, which is not there at first.

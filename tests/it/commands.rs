@@ -24,6 +24,7 @@ fn shown_key(stdout: &str) -> Option<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_of_up_makes_both_keys_and_says_so_once() {
     let mut world = World::embedded(empty()).await;
+    world.keep_in_vault();
     world.unset("NUCLEUS_HTTP__OPERATOR_KEY");
     let mut server = world.listen("up").await;
     let key_file = world.data_dir().join("vault.key");

@@ -2,7 +2,7 @@
 //! that jumps instead of waiting, and a real HTTP server.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::test_clock::TestClock;
 use crate::{
+    backends,
     broker::{Kept, Parts},
     contract, schemas,
 };
@@ -70,6 +71,18 @@ impl Setting {
     /// Leaves a variable out that is set otherwise.
     pub fn without(mut self, name: &'static str) -> Self {
         self.left_out.push(name);
+        self
+    }
+
+    /// Keeps credentials in the vault whatever the tester has chosen, because the test is about it.
+    pub fn in_vault(mut self) -> Self {
+        self.left_out.extend(backends::SECRETS);
+        self
+    }
+
+    /// Keeps credentials in this Secret Manager.
+    pub fn in_secret_manager(mut self, url: &str) -> Self {
+        self.variables.extend(backends::secret_manager(url));
         self
     }
 
@@ -200,6 +213,11 @@ impl TestApp {
     /// The time on the machine, for what must not wait in truth.
     pub fn real_time(&self) -> std::time::Instant {
         std::time::Instant::now()
+    }
+
+    /// The live versions of secrets, as rows name them.
+    pub async fn live_versions(&self) -> BTreeSet<String> {
+        backends::live_versions(&self.variables, self.folder.path()).await
     }
 
     /// How many calls of a method the stand-in's log shows.
@@ -531,7 +549,8 @@ impl Drop for TestApp {
 
 /// What points the program to a stand-in.
 pub fn variables_for(google: &StandIn, options: &Options) -> HashMap<String, String> {
-    [
+    let mut variables = backends::secrets();
+    variables.extend([
         ("NUCLEUS_HTTP__LISTEN", "127.0.0.1:0".to_owned()),
         ("NUCLEUS_HTTP__OPERATOR_KEY", OPERATOR_KEY.to_owned()),
         (
@@ -552,10 +571,11 @@ pub fn variables_for(google: &StandIn, options: &Options) -> HashMap<String, Str
             "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
             options.client_secret.clone(),
         ),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    ]);
+    variables
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Fails unless the counts of a run add up.

@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::{
+    backends,
     child::{Api, Child, PATIENCE, Server, World, happens, moment},
     harness::assert_adds_up,
     importing::abort_while_importing,
@@ -248,13 +249,8 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
     }
     for point in &points {
         match point.split_once('.').unwrap().0 {
-            "idempotency" => abort_under_a_key(point).await,
-            "secret" => {
-                abort_under_a_key(point).await;
-                abort_while_connecting(point).await;
-                abort_in_a_browsers_flow(point).await;
-            }
-            "connect" => abort_in_a_browsers_flow(point).await,
+            "idempotency" => abort_under_a_key(point, Kept::AsChosen).await,
+            "secret" | "connect" => abort_around_a_credential(point, Kept::AsChosen).await,
             "resync" => abort_in_a_later_sync(point, Later::Resync).await,
             "import" => abort_while_importing(point, 0).await,
             // Embedded, nothing is relayed: `queue.rs` aborts there.
@@ -269,6 +265,62 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
             _ => abort_while_syncing(point, 0).await,
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_around_a_credential_leaves_nothing_in_secret_manager_that_is_not_swept() {
+    let points = crash_points();
+    let around = |point: &&String| point.starts_with("secret.") || point.starts_with("connect.");
+    let mut aborted = 0;
+    for point in points.iter().filter(around) {
+        abort_around_a_credential(point, Kept::InSecretManager).await;
+        aborted += 1;
+    }
+    assert!(aborted >= 7, "{aborted}");
+}
+
+/// Where the credentials of a test are.
+#[derive(Clone, Copy)]
+enum Kept {
+    AsChosen,
+    InSecretManager,
+}
+
+async fn abort_around_a_credential(point: &str, kept: Kept) {
+    if point.starts_with("secret.") {
+        abort_under_a_key(point, kept).await;
+        abort_while_connecting(point, kept).await;
+    }
+    abort_in_a_browsers_flow(point, kept).await;
+}
+
+async fn connecting(kept: Kept) -> World {
+    let mut world = World::embedded(generate::bench_mailbox(20, 600)).await;
+    if let Kept::InSecretManager = kept {
+        world.keep_in_secret_manager(&backends::secret_manager_url());
+    }
+    world
+}
+
+/// An hour later nothing is left but the version that the one row names.
+async fn assert_swept(world: &World, point: &str) {
+    let mut database = world.database().await;
+    let long_ago = "UPDATE secret_intents SET created_at = '2020-01-01 00:00:00+00:00'";
+    sqlx::query(long_ago).execute(&mut database).await.unwrap();
+    world.run(&["tick"]).await.ok();
+    let (intents, path): (i64, String) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM secret_intents),
+            (SELECT secret_path FROM entity_integrations)",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(intents, 0, "{point}");
+    assert_eq!(
+        world.live_versions().await,
+        BTreeSet::from([path]),
+        "{point}"
+    );
 }
 
 async fn abort_while_syncing(point: &str, skip: usize) {
@@ -342,8 +394,8 @@ async fn abort_in_a_later_sync(point: &str, later: Later) {
     server.stop().await;
 }
 
-async fn abort_while_connecting(point: &str) {
-    let world = World::embedded(generate::bench_mailbox(20, 600)).await;
+async fn abort_while_connecting(point: &str, kept: Kept) {
+    let world = connecting(kept).await;
     let mut server = start_with_crash(&world, point, 0).await;
     let entity = server.api.entity().await;
     let body = Api::connection(&world, &entity);
@@ -372,11 +424,12 @@ async fn abort_while_connecting(point: &str) {
     assert_eq!(server.api.ended(&run).await["status"], "success");
     world.assert_matches_ledger(&server.api, integration).await;
     server.stop().await;
+    assert_swept(&world, point).await;
 }
 
 /// A client that was cut off repeats its request, and finds one thing made, with what belongs to it.
-async fn abort_under_a_key(point: &str) {
-    let world = World::embedded(generate::bench_mailbox(20, 600)).await;
+async fn abort_under_a_key(point: &str, kept: Kept) {
+    let world = connecting(kept).await;
     if point.starts_with("idempotency.") {
         let mut server = start_with_crash(&world, point, 0).await;
         let body = json!({"name": "Ada"});
@@ -414,10 +467,11 @@ async fn abort_under_a_key(point: &str) {
         i64::from(point.starts_with("secret.")),
         "{point}"
     );
-    let versions = versions_in(&world.data_dir().join("vault"));
+    let versions = world.live_versions().await.len();
     let left_over = usize::from(point == "secret.put");
     assert_eq!(versions, 1 + left_over, "{point}");
     server.stop().await;
+    assert_swept(&world, point).await;
 }
 
 /// Repeats a request that was cut off: it is carried out, or was; and its answer stays the same.
@@ -432,8 +486,8 @@ async fn repeat(api: &Api, path: &str, body: &Value, point: &str) -> Value {
 
 /// The account is connected already, and connected again: whatever the abort leaves, the connection
 /// has credentials that work, and what nobody names is announced to the sweep.
-async fn abort_in_a_browsers_flow(point: &str) {
-    let world = World::embedded(generate::bench_mailbox(20, 600)).await;
+async fn abort_in_a_browsers_flow(point: &str, kept: Kept) {
+    let world = connecting(kept).await;
     let server = world.listen("up").await;
     let entity = server.api.entity().await;
     let body = Api::connection(&world, &entity);
@@ -464,25 +518,12 @@ async fn abort_in_a_browsers_flow(point: &str) {
         .fetch_one(&mut database)
         .await
         .unwrap();
-    let versions = versions_in(&world.data_dir().join("vault"));
+    let versions = world.live_versions().await.len();
     assert!(versions >= 1, "{point}");
     assert!(
         versions - 1 <= announced as usize,
         "{point}: {versions} versions, {announced} announced"
     );
     server.stop().await;
-}
-
-/// How many versions of secrets lie in a vault.
-fn versions_in(vault: &Path) -> usize {
-    let folders = std::fs::read_dir(vault).unwrap();
-    let folders = folders.map(|folder| folder.unwrap().path());
-    folders
-        .filter(|folder| folder.is_dir())
-        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
-        .filter(|file| {
-            let name = file.as_ref().unwrap().file_name();
-            name.to_str().unwrap().parse::<u64>().is_ok()
-        })
-        .count()
+    assert_swept(&world, point).await;
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     child::{Api, World},
+    doubles::secret_manager::{Call, Fault, SecretManagerDouble, Version},
     takeover::VAULT_KEY,
 };
 
@@ -152,11 +153,73 @@ fn the_scanner_finds_a_planted_secret_in_every_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_any_output_or_table_at_trace_level() {
     let mut world = world().await;
+    world.keep_in_vault();
+    assert_no_leak(&mut world).await;
+    // Sealed, the vault's own files show none either.
+    let mut folders = vec![world.data_dir().join("vault")];
+    let mut sealed = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            sealed += 1;
+            let known = [
+                REFRESH_TOKEN,
+                CLIENT_SECRET,
+                ACCESS_TOKEN,
+                "ya29.",
+                VAULT_KEY,
+            ];
+            assert_eq!(leaks(&std::fs::read(&path).unwrap(), &known), [""; 0]);
+        }
+    }
+    assert!(sealed > 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_is_there_either_where_secret_manager_keeps_them_and_says_them_again() {
+    let mut world = world().await;
+    let secret_manager = SecretManagerDouble::start().await;
+    world.keep_in_secret_manager(&secret_manager.url);
+    world.unset("NUCLEUS_SECRETS__VAULT_KEY");
+    // Of the first integration.
+    secret_manager.inject(Call::Access, Fault::WrongChecksum, 1);
+    assert_no_leak(&mut world).await;
+    let stored = secret_manager.secrets();
+    let holds = |version: &Version| !leaks(&version.data, &[REFRESH_TOKEN]).is_empty();
+    let mut versions = stored.values().flat_map(|secret| &secret.versions);
+    assert!(versions.any(holds), "it is kept there");
+
+    let server = world.listen("up").await;
+    let mut answers = String::new();
+    for fault in [Fault::Echo, Fault::Garbage, Fault::Page(502), Fault::Lost] {
+        secret_manager.inject(Call::Add, fault, 1);
+        let entity = server.api.entity().await;
+        let body = Api::connection(&world, &entity);
+        let refused = server.api.try_send("POST", "/integrations/", Some(body));
+        let (status, answer) = refused.await.unwrap();
+        assert_eq!(status, 503, "{answer}");
+        answers += &answer.to_string();
+    }
+    secret_manager.inject(Call::Access, Fault::Garbage, 3);
+    let failed = world.run(&["doctor"]).await;
+    let finished = server.stop().await;
+    for output in [answers, failed.stdout, failed.stderr, finished.stderr] {
+        assert!(!output.is_empty());
+        assert_eq!(leaks(output.as_bytes(), &[REFRESH_TOKEN]), [""; 0]);
+    }
+}
+
+/// Goes every way that a secret may take, at trace level, and scans what comes out.
+async fn assert_no_leak(world: &mut World) {
     world.set("NUCLEUS_TELEMETRY__FILTER", "trace");
     let operator = world.variables["NUCLEUS_HTTP__OPERATOR_KEY"].clone();
     let server = world.listen("up").await;
     let entity = server.api.entity().await;
-    let mut body = Api::connection(&world, &entity);
+    let mut body = Api::connection(world, &entity);
     // The token that comes along holds nothing, so it is refused once and another is asked for.
     body["credentials"]["access_token"] = ACCESS_TOKEN.into();
     body["credentials"]["client_secret"] = CLIENT_SECRET.into();
@@ -192,7 +255,7 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
         .to_string();
     // In a browser, with a code, a state and a cookie.
     let another = server.api.entity().await;
-    let of_the_flow = server.api.connect_in_a_browser(&world, &another).await;
+    let of_the_flow = server.api.connect_in_a_browser(world, &another).await;
     let of_the_flow = of_the_flow.unwrap();
     assert_eq!(of_the_flow.len(), 3);
     // It reads credentials and calls the token endpoint with the client's secret.
@@ -240,19 +303,4 @@ async fn no_secret_is_in_any_output_or_table_at_trace_level() {
         }
     }
     assert!(scanned > 100_000, "the database was scanned");
-    // Sealed, the vault's own files show none either.
-    let mut folders = vec![world.data_dir().join("vault")];
-    let mut sealed = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            sealed += 1;
-            assert_eq!(leaks(&std::fs::read(&path).unwrap(), &secrets), [""; 0]);
-        }
-    }
-    assert!(sealed > 1);
 }

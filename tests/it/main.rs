@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod backends;
 mod broker;
 mod browser;
 mod chaos;
@@ -43,6 +44,7 @@ mod request_lines;
 mod resync;
 mod schemas;
 mod schemathesis;
+mod secret_stores;
 mod slow_clients;
 mod store;
 mod syncing;

@@ -8,8 +8,11 @@ use tokio::net::TcpListener;
 
 use crate::{child::World, takeover::VAULT_KEY};
 
+/// Its vault is among what goes wrong.
 async fn world() -> World {
-    World::embedded(generate::bench_mailbox(3, 600)).await
+    let mut world = World::embedded(generate::bench_mailbox(3, 600)).await;
+    world.keep_in_vault();
+    world
 }
 
 /// The names in a folder, except what SQLite keeps beside an open database.

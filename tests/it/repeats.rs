@@ -1,7 +1,7 @@
 //! Requests that are repeated under an `Idempotency-Key` to several processes on one database, across
 //! starts, and after a process was killed in the middle.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use nucleus::demo::{Mailbox, generate};
@@ -101,7 +101,7 @@ async fn one_effect_of_two_processes(is_postgres: bool) {
     assert_eq!(server.api.all("/integrations").await.len(), 1);
     let runs = sync.replace("/sync", "/runs");
     assert_eq!(server.api.all(&runs).await.len(), 1);
-    assert_eq!(versions(&shared.world).len(), 1);
+    assert_eq!(shared.world.live_versions().await.len(), 1);
     server.stop().await;
 }
 
@@ -109,27 +109,6 @@ async fn one_effect_of_two_processes(is_postgres: bool) {
 async fn assert_works(api: &Api, integration: &str) {
     let path = format!("/integrations/{integration}/test");
     assert_eq!(api.post(&path, json!({})).await["is_valid"], true);
-}
-
-/// The versions that lie in the vault, by the names of their files.
-fn versions(world: &World) -> BTreeSet<String> {
-    let vault = std::fs::read_dir(world.data_dir().join("vault")).unwrap();
-    let folders = vault.map(|folder| folder.unwrap().path());
-    let files = folders
-        .filter(|folder| folder.is_dir())
-        .flat_map(|folder| std::fs::read_dir(folder).unwrap());
-    files
-        .map(|file| file.unwrap().path())
-        .filter(|file| {
-            file.file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .parse::<u64>()
-                .is_ok()
-        })
-        .map(|file| file.display().to_string())
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +140,7 @@ async fn taken_over_from_the_dead(is_postgres: bool) {
     assert_eq!((status, replayed), (201, false), "{integration}");
     let all = survivor.api.all("/integrations").await;
     assert_eq!(all, std::slice::from_ref(&integration));
-    assert_eq!(versions(&shared.world).len(), 1);
+    assert_eq!(shared.world.live_versions().await.len(), 1);
     let id = integration["id"].as_str().unwrap();
     assert_works(&survivor.api, id).await;
     survivor.stop().await;

@@ -132,6 +132,9 @@ const PLACES: Table = &[
     ("sea_orm", &["db/"]),
     ("sqlx", &["db/"]),
     ("google_gmail1", &["connectors/gmail"]),
+    ("google_cloud_secretmanager_v1", &["secrets/gcp/"]),
+    ("google_cloud_auth", &["secrets/gcp/", "queue/pubsub"]),
+    ("google_cloud_gax", &["secrets/gcp/", "queue/pubsub"]),
     ("mail_parser", &["demo/", "import/takeout"]),
     ("email", &["connectors/gmail/message", "import/"]),
     (

@@ -1,7 +1,7 @@
 //! Access tokens and refresh tokens: refreshed when needed and not otherwise, rotated without loss,
 //! and what each refusal of the token endpoint means for the connection.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Json, Router, http::StatusCode, routing::post};
 use chrono::TimeDelta;
@@ -18,20 +18,6 @@ async fn start(count: u64) -> (TestApp, String) {
     let app = Setting::new(small_mailbox(count)).start().await;
     let id = app.connect().await;
     (app, id)
-}
-
-/// How many sealed versions the vault holds.
-fn versions(folder: &Path) -> usize {
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            count += versions(&entry.path());
-        } else if entry.metadata().unwrap().len() > 64 {
-            count += 1;
-        }
-    }
-    count
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +139,7 @@ async fn a_withdrawn_consent_ends_the_connection_until_new_credentials_come() {
         (&json!("success"), &json!("incremental"))
     );
     assert_eq!(run["counts"]["fetched"], 1);
-    assert_eq!(versions(&app.folder.path().join("vault")), 1);
+    assert_eq!(app.live_versions().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,12 +233,11 @@ async fn rotated_refresh_tokens_are_stored_and_old_versions_destroyed() {
         .start()
         .await;
     let id = app.connect().await;
-    let vault = app.folder.path().join("vault");
     let begin = app.real_time();
     for round in 1..=6 {
         assert_eq!(app.sync(&id).await["status"], "success");
         assert_eq!(app.calls(Method::Token), round);
-        assert!(versions(&vault) <= 2, "{}", versions(&vault));
+        assert!(app.live_versions().await.len() <= 2);
         app.google.expire_access_tokens();
     }
     // The right to refresh is given back after a rotation, so that the next one need not wait.

@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 
 use chrono::TimeDelta;
+use futures_util::{StreamExt, future, stream};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
         schema,
     },
     domain::{Clock, SystemClock, sync::Scope},
-    secrets::{Credentials, InvalidSecretText, SecretError, SecretStore, Vault},
+    secrets::{Credentials, InvalidSecretText, SecretError, SecretStore},
 };
 
 const NAME: &str = "database";
@@ -33,6 +34,10 @@ const FULL: i32 = 2;
 const CHECKED_BYTES: u64 = 1024 * 1024 * 1024;
 /// Integrations whose credentials are read.
 const CREDENTIALS: u64 = 1000;
+/// Credentials that are read at the same time: Secret Manager is far away.
+const AT_ONCE: usize = 16;
+/// How lost credentials come back to the vault.
+const COPY: &str = "put the vault's files and its key back from a copy";
 /// Findings that are told one by one.
 const SHOWN: usize = 5;
 /// A clock that is off by more is wrong.
@@ -182,7 +187,7 @@ async fn integrity(db: &Db) -> Check {
 }
 
 /// Whether the credentials that rows name can be read.
-pub(super) async fn credentials(db: &Db, vault: Option<&Vault>) -> Check {
+pub(super) async fn credentials(db: &Db, secrets: Option<&dyn SecretStore>) -> Check {
     const NAME: &str = "credentials";
     let slicing = Slicing {
         after: None,
@@ -194,26 +199,26 @@ pub(super) async fn credentials(db: &Db, vault: Option<&Vault>) -> Check {
         Err(reason) => return Check::skip(NAME, reason),
     };
     let rows = found.items.len();
-    let Some(vault) = vault else {
+    let Some(secrets) = secrets else {
         return match rows {
             0 => Check::skip(NAME, "nothing is connected"),
             _ => Check::fail(
                 NAME,
-                format!("{rows} integrations name credentials in a vault that cannot be opened"),
-                "put the vault's folder and its key back from a copy, or connect the accounts again",
+                format!("{rows} integrations name credentials in a store that cannot be read"),
+                format!("{COPY}, make Secret Manager answer, or connect the accounts again"),
             ),
         };
     };
-    let mut unreadable = Vec::new();
-    for row in &found.items {
-        if let Err(error) = readable(db, vault, row).await {
-            unreadable.push(format!(
-                "those of integration {}: {}",
-                row.id,
-                error.outline()
-            ));
-        }
-    }
+    let reading = found.items.iter().map(async |row| {
+        let error = readable(db, secrets, row).await.err()?;
+        let why = error.outline();
+        Some(format!("those of integration {}: {why}", row.id))
+    });
+    let mut unreadable: Vec<String> = stream::iter(reading)
+        .buffered(AT_ONCE)
+        .filter_map(future::ready)
+        .collect()
+        .await;
     let more = match found.more {
         true => ", of more",
         false => "",
@@ -232,16 +237,20 @@ pub(super) async fn credentials(db: &Db, vault: Option<&Vault>) -> Check {
             "{count} of {rows} cannot be read{more}; {}",
             unreadable.join("; ")
         ),
-        "put the vault's files back from a copy, or connect the accounts again",
+        format!("{COPY}, or connect the accounts again"),
     )
 }
 
-async fn readable(db: &Db, vault: &Vault, row: &Integration) -> Result<(), SecretError> {
-    match read(vault, row).await {
+async fn readable(
+    db: &Db,
+    secrets: &dyn SecretStore,
+    row: &Integration,
+) -> Result<(), SecretError> {
+    match read(secrets, row).await {
         // A refresh may have pinned another version since the row was read.
         Err(SecretError::Missing(_)) => {
             match integration::find(db, Scope::Operator, row.id).await {
-                Ok(again) => read(vault, &again).await,
+                Ok(again) => read(secrets, &again).await,
                 Err(DbError::NotFound) => Ok(()),
                 Err(error) => Err(SecretError::Unavailable {
                     doing: "reading the integration again".to_owned(),
@@ -253,14 +262,14 @@ async fn readable(db: &Db, vault: &Vault, row: &Integration) -> Result<(), Secre
     }
 }
 
-async fn read(vault: &Vault, row: &Integration) -> Result<(), SecretError> {
+async fn read(secrets: &dyn SecretStore, row: &Integration) -> Result<(), SecretError> {
     let Some(path) = &row.secret_path else {
         return Ok(());
     };
     let path = path
         .parse()
         .map_err(|error: InvalidSecretText| SecretError::from(error))?;
-    Credentials::open(&vault.get(&path).await?).map(drop)
+    Credentials::open(&secrets.get(&path).await?).map(drop)
 }
 
 /// Whether the operator can call the API.

@@ -7,6 +7,7 @@ mod database;
 mod folder;
 mod reachable;
 mod report;
+mod secrets;
 mod service;
 mod stuck;
 
@@ -76,11 +77,11 @@ pub async fn doctor(
             Err(*reason)
         }
     };
-    let (vault, check) = folder::vault(&config).await;
+    let (secrets, check) = secrets::look(&config).await;
     report.add(check);
     match usable {
         Ok(db) => {
-            report.add(database::credentials(db, vault.as_ref()).await);
+            report.add(database::credentials(db, secrets.as_deref()).await);
             report.add(database::operator_key(db, &config).await);
         }
         Err(reason) => skip_all(&mut report, &["credentials", "operator_key"], reason),

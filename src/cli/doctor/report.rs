@@ -31,6 +31,10 @@ pub const PARTS: &[(&str, &str)] = &[
         "whether the key fits and what is sealed can be opened",
     ),
     (
+        "secret_manager",
+        "in place of `vault`, where credentials are kept there: whether it answers, and lets this process list, read, add and destroy versions",
+    ),
+    (
         "credentials",
         "whether those of the newest 1,000 integrations can be read",
     ),

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use nucleus::{db::integration, demo::generate, domain::sync::IntegrationStatus};
 use serde_json::{Value, json};
 
-use super::{assert_is_problem, by_token, fields, pinned, start, versions};
+use super::{assert_is_problem, by_token, fields, pinned, start, start_in_vault, versions};
 use crate::harness::{Setting, TestApp};
 
 async fn change(app: &TestApp, id: &str, body: Value) -> Value {
@@ -81,7 +81,7 @@ async fn a_wrong_change_changes_nothing() {
     let app = start().await;
     let id = app.connect().await;
     let before = app.integration(&id).await;
-    let secrets = versions(&app);
+    let secrets = versions(&app).await;
     for (body, field) in [
         (json!({"display_name": 7}), "display_name"),
         (json!({"display_name": "x".repeat(256)}), "display_name"),
@@ -110,7 +110,7 @@ async fn a_wrong_change_changes_nothing() {
         assert_eq!(fields(&answer), [field.to_owned()].into(), "{body}");
     }
     assert_eq!(app.integration(&id).await, before);
-    assert_eq!(versions(&app), secrets);
+    assert_eq!(versions(&app).await, secrets);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn new_credentials_take_the_place_of_the_old() {
     let app = Setting::new(generate::mailbox(3, 1)).start().await;
     let id = app.connect().await;
     app.sync(&id).await;
-    let old = versions(&app);
+    let old = versions(&app).await;
     app.google.revoke_grant();
     let run = app.sync(&id).await;
     assert_eq!(run["status"], "failed");
@@ -198,7 +198,7 @@ async fn new_credentials_take_the_place_of_the_old() {
     .await;
     assert_eq!(changed["status"], "active");
     assert!(!changed.to_string().contains("canary"));
-    let new = versions(&app);
+    let new = versions(&app).await;
     assert_eq!(new, pinned(&app).await);
     assert!(new.len() == 1 && new.is_disjoint(&old), "{old:?} {new:?}");
     assert_eq!(app.sync(&id).await["status"], "success");
@@ -219,13 +219,13 @@ async fn credentials_that_were_replaced_at_the_same_time_leave_one_version() {
             assert_is_problem(&answer, 409, "conflict");
         }
     }
-    assert_eq!(versions(&app).len(), 1);
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await.len(), 1);
+    assert_eq!(versions(&app).await, pinned(&app).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_version_that_cannot_be_destroyed_is_swept_later() {
-    let app = start().await;
+    let app = start_in_vault().await;
     let entity = app.entity().await;
     let made = app.post("/integrations", by_token(&entity, "github")).await;
     let id = made["id"].as_str().unwrap();
@@ -239,19 +239,19 @@ async fn an_old_version_that_cannot_be_destroyed_is_swept_later() {
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     change(&app, id, json!({"credentials": {"token": "new"}})).await;
-    assert_eq!(versions(&app).len(), 2);
+    assert_eq!(versions(&app).await.len(), 2);
     std::fs::remove_dir(&file).unwrap();
     std::fs::write(&file, b"sealed").unwrap();
     assert_eq!(app.tick().await.requested, 0);
     assert_eq!(
-        versions(&app).len(),
+        versions(&app).await.len(),
         2,
         "an intent younger than an hour may be at work"
     );
     app.clock.advance(TimeDelta::minutes(61));
     app.tick().await;
-    assert_eq!(versions(&app), pinned(&app).await);
-    assert!(!versions(&app).contains(&old));
+    assert_eq!(versions(&app).await, pinned(&app).await);
+    assert!(!versions(&app).await.contains(&old));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,7 @@ async fn an_account_is_connected_by_its_credentials() {
     assert_eq!(app.integration(id).await, made);
     assert_gives_nothing_away(&made.to_string());
     assert!(!made.to_string().contains("demo-refresh-token"));
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,7 +360,7 @@ async fn several_mistakes_are_told_at_once() {
     ];
     let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
     assert_eq!(fields(&answer), expected);
-    assert!(versions(&app).is_empty());
+    assert!(versions(&app).await.is_empty());
     assert!(app.google.requests().is_empty());
 }
 
@@ -383,8 +383,8 @@ async fn a_service_is_connected_once_an_entity() {
         }
     }
     // Every loser destroyed its own version and no other.
-    assert_eq!(versions(&app).len(), 1);
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await.len(), 1);
+    assert_eq!(versions(&app).await, pinned(&app).await);
     let run = app.sync(made[0]["id"].as_str().unwrap()).await;
     assert_eq!(run["status"], "success", "{run}");
     // Another entity may, and another service may.

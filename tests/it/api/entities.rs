@@ -90,7 +90,7 @@ async fn a_removed_entity_takes_everything_along() {
     assert_eq!(app.all("/entities").await.len(), 1);
     let left: Vec<Value> = app.all("/integrations").await;
     assert_eq!((left.len(), &left[0]["id"]), (1, &json!(other)));
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
     let (status, body) = app
         .send("DELETE", &format!("/entities/{entity}"), None)
         .await;
@@ -118,7 +118,7 @@ async fn connecting_for_an_entity_that_goes_meanwhile_leaves_nothing() {
         matches!(result, Err(IntegrationError::Db(DbError::NotFound))),
         "{result:?}"
     );
-    assert!(versions(&app).is_empty());
+    assert!(versions(&app).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,5 +129,5 @@ async fn nothing_can_be_connected_for_an_entity_that_is_not_there() {
         .await;
     assert_eq!(status, 404);
     assert_is_problem(&body, 404, "not_found");
-    assert!(versions(&app).is_empty());
+    assert!(versions(&app).await.is_empty());
 }

@@ -123,5 +123,5 @@ async fn look(app: &TestApp, database: &mut SqliteConnection) -> (i64, usize, BT
     // https://www.sqlite.org/pragma.html#pragma_data_version
     let commits = sqlx::query_scalar("PRAGMA data_version").fetch_one(database);
     let calls = app.google.requests().len();
-    (commits.await.unwrap(), calls, versions(app))
+    (commits.await.unwrap(), calls, versions(app).await)
 }

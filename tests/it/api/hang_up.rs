@@ -177,14 +177,14 @@ async fn a_client_that_hangs_up_leaves_an_integration_or_nothing() {
 
     app.clock.advance(TimeDelta::hours(2));
     app.tick().await;
-    assert_eq!(versions(&app), rows);
+    assert_eq!(versions(&app).await, rows);
     assert!(intents(&app).await.is_empty());
 }
 
 /// And no secret without its row, but for what is announced to the sweep.
 async fn assert_no_row_without_its_secret(app: &TestApp) {
     let rows = pinned(app).await;
-    let kept = versions(app);
+    let kept = versions(app).await;
     let without_secret: Vec<_> = rows.difference(&kept).collect();
     assert!(without_secret.is_empty(), "{without_secret:?}");
     let intents = intents(app).await;

@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{
     Answer, NOBODY, OWNER, ask, assert_is_problem, bearer, by_token, fields,
     good_requests::{self, database},
-    key_of, pinned, request, start, versions,
+    key_of, pinned, request, start, start_in_vault, versions,
 };
 use crate::{
     child::in_time,
@@ -110,7 +110,7 @@ async fn a_hundred_at_once_have_one_effect_and_one_answer_on_every_route() {
     assert_eq!(count(&app, "sync_runs").await, runs + 2);
     // One by its credentials, and one by OAuth.
     assert_eq!(count(&app, "entity_integrations").await, integrations + 2);
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
     assert_eq!(count(&app, "secret_intents").await, 0);
     // The test asks for the account, and so does the end of an OAuth flow.
     assert_eq!(app.calls(Method::GetProfile), asked + 2);
@@ -350,7 +350,7 @@ async fn what_says_come_again_is_carried_out_when_one_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failure_the_key_is_free() {
-    let app = start().await;
+    let app = start_in_vault().await;
     let entity = app.entity().await;
     // A file where the vault is to make a folder.
     let name = format!("nucleus-credentials-{entity}-github");
@@ -372,7 +372,7 @@ async fn after_a_failure_the_key_is_free() {
         }
     }
     assert_eq!(app.all("/integrations").await.len(), 2);
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,7 +134,7 @@ async fn integrations(app: &TestApp) -> Vec<Value> {
 /// Nothing was connected, and nothing is kept that nobody needs.
 async fn assert_nothing_is_left(app: &TestApp) {
     assert!(integrations(app).await.is_empty());
-    assert!(versions(app).is_empty());
+    assert!(versions(app).await.is_empty());
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn an_account_is_connected_in_a_browser_and_confirmed() {
     );
     assert!(connected["token_expires_at"].is_string());
     assert_eq!(connected["created_by"], "operator");
-    assert_eq!(versions(&app).len(), 1);
+    assert_eq!(versions(&app).await.len(), 1);
     assert_eq!(app.calls(Method::Token), 1);
 
     // The first sync was asked for, with the token that came with the code.
@@ -322,7 +322,7 @@ async fn the_same_account_again_keeps_its_records_and_another_is_refused() {
     }
     // What was granted for the other account is given back, and ours still works.
     assert_eq!(app.calls(Method::Revoke), 1);
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
     assert_eq!(app.sync(&id).await["status"], "success");
 
     // The owner comes back after the consent was withdrawn.
@@ -341,7 +341,7 @@ async fn the_same_account_again_keeps_its_records_and_another_is_refused() {
     assert_eq!(now["last_sync_status"], "success");
     assert_eq!(integrations(&app).await.len(), 1);
     assert_eq!(app.records(&id).await.len(), before.len());
-    assert_eq!(versions(&app), pinned(&app).await);
+    assert_eq!(versions(&app).await, pinned(&app).await);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     assert_gives_nothing_away, assert_is_problem, assert_keys, by_token, fields, pinned, start,
-    versions,
+    start_in_vault, versions,
 };
 use crate::harness::{Setting, TestApp};
 
@@ -20,7 +20,7 @@ async fn remove(app: &TestApp, id: &str, query: &str) -> Value {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["integration_id"], id);
     assert_gives_nothing_away(&answer.to_string());
-    assert_eq!(versions(app), pinned(app).await);
+    assert_eq!(versions(app).await, pinned(app).await);
     let (status, gone) = app.send("DELETE", &path, None).await;
     assert_eq!(status, 404);
     assert_is_problem(&gone, 404, "not_found");
@@ -160,7 +160,7 @@ async fn a_grant_that_another_integration_lives_on_is_not_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_revoked_is_removed_all_the_same() {
-    let app = start().await;
+    let app = start_in_vault().await;
     let entity = app.entity().await;
     let made = app.post("/integrations", by_token(&entity, "github")).await;
     let removed = remove(&app, made["id"].as_str().unwrap(), "").await;
@@ -200,7 +200,7 @@ async fn removing_and_replacing_at_the_same_time_leaves_no_secret() {
         );
         assert_eq!(removed.0, 200, "{removed:?}");
         assert!(matches!(changed.0, 200 | 404 | 409), "{changed:?}");
-        assert!(versions(&app).is_empty(), "{changed:?}");
+        assert!(versions(&app).await.is_empty(), "{changed:?}");
     }
 }
 
@@ -221,7 +221,7 @@ async fn an_integration_can_be_removed_in_the_middle_of_a_run() {
         let told = app.told(&id).await;
         let all_gone = told.values().all(|change| change == "deleted");
         assert!(data == "keep" || all_gone, "{told:?}");
-        assert_eq!(versions(&app), pinned(&app).await);
+        assert_eq!(versions(&app).await, pinned(&app).await);
         assert_eq!(app.tick().await.requested, 0);
     }
 }
@@ -243,7 +243,7 @@ async fn credentials_that_came_since_the_row_was_read_go_too() {
     assert_eq!(status, 200);
     let removed = app.app.integrations.remove(&read, Records::Keep).await;
     assert_eq!(removed.unwrap().integration_id, read.id);
-    assert!(versions(&app).is_empty());
+    assert!(versions(&app).await.is_empty());
     // Of two who remove it at the same time one finds nothing.
     let again = app.app.integrations.remove(&read, Records::Keep).await;
     assert!(

@@ -201,7 +201,7 @@ async fn state(app: &TestApp, victim: &Victim) -> Value {
         "runs": app.all(&format!("/integrations/{id}/runs")).await,
         "records": app.records(id).await,
         "events": app.all("/events").await,
-        "versions": versions(app),
+        "versions": versions(app).await,
         "provider": app.google.requests().len(),
     })
 }

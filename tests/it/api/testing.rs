@@ -3,7 +3,9 @@
 use nucleus::demo::{Fault, Match, Method};
 use serde_json::{Value, json};
 
-use super::{OWNER, assert_gives_nothing_away, assert_keys, assert_time, pinned, start};
+use super::{
+    OWNER, assert_gives_nothing_away, assert_keys, assert_time, pinned, start, start_in_vault,
+};
 use crate::harness::TestApp;
 
 async fn test(app: &TestApp, id: &str) -> Value {
@@ -130,7 +132,7 @@ async fn an_inactive_integration_can_be_tested_and_stays_inactive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_cannot_be_read_do_not_show_where_they_lie() {
-    let app = start().await;
+    let app = start_in_vault().await;
     let id = app.connect().await;
     let path = pinned(&app)
         .await

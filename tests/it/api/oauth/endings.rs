@@ -73,7 +73,7 @@ async fn cancelling_the_question_gives_the_grant_back() {
     let app = with_mail().await;
     let entity = app.entity().await;
     let (mut browser, _, page) = question(&app, &entity).await;
-    assert_eq!(versions(&app).len(), 1);
+    assert_eq!(versions(&app).await.len(), 1);
     let cancelled = browser.decide(&app, &page, "cancel").await;
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
     assert_eq!(app.calls(Method::Revoke), 1);
@@ -93,7 +93,7 @@ async fn a_grant_that_somebody_lives_on_is_not_given_back() {
     let (mut browser, _, page) = question(&app, &second).await;
     browser.decide(&app, &page, "cancel").await;
     assert_eq!(app.calls(Method::Revoke), 0);
-    assert_eq!(versions(&app).len(), 1);
+    assert_eq!(versions(&app).await.len(), 1);
     let id = integrations(&app).await[0]["id"]
         .as_str()
         .unwrap()
