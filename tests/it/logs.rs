@@ -17,12 +17,14 @@ const REFRESH_TOKEN: &str = "1//canary-refresh-token-7f3a9c";
 const CLIENT_SECRET: &str = "canary-client-secret-51b0de";
 const ACCESS_TOKEN: &str = "ya29.canary-access-token-88e2";
 
+/// A world with a vault, whose key is among the secrets.
 async fn world() -> World {
     let mut world = World::with(generate::bench_mailbox(120, 600), |options| {
         options.refresh_token = REFRESH_TOKEN.to_owned();
         options.client_secret = CLIENT_SECRET.to_owned();
     })
     .await;
+    world.keep_in_vault();
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world
 }
@@ -153,7 +155,6 @@ fn the_scanner_finds_a_planted_secret_in_every_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_any_output_or_table_at_trace_level() {
     let mut world = world().await;
-    world.keep_in_vault();
     assert_no_leak(&mut world).await;
     // Sealed, the vault's own files show none either.
     let mut folders = vec![world.data_dir().join("vault")];
