@@ -17,6 +17,7 @@ mod consent_page;
 mod contract;
 mod dashboards;
 mod db;
+mod delivery;
 mod doctor;
 mod doubles;
 mod emulator;
