@@ -292,20 +292,6 @@ fn location(text: &str) -> Result<String, String> {
     ))
 }
 
-/// An id of a project, as Google makes them:
-/// <https://cloud.google.com/resource-manager/docs/creating-managing-projects>
-fn project_id(text: &str) -> Result<String, String> {
-    let well_formed = text
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if !(6..=30).contains(&text.len()) || !well_formed {
-        return Err(format!(
-            "is {text:?}, not the id of a project: 6 to 30 lower-case letters, digits and hyphens"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
 fn vault_key(text: &str) -> Result<SecretBox<[u8; 32]>, &'static str> {
     let lenient =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
