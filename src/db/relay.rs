@@ -4,7 +4,7 @@
 //! marked is published again, as the same event.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{FromQueryResult, JsonValue};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, JsonValue};
 
 use super::{
     Db, DbError, Sql, Tx, now_ms, outbox,
@@ -19,6 +19,9 @@ use crate::domain::{
 /// long, in milliseconds: a broker may lose a message, and the run would wait for ever. Longer than
 /// most backlogs, and a message more costs nothing but itself.
 const RESEND_MS: i64 = 3_600_000;
+
+/// Names the lock under which relays claim; any number that nothing else in the database locks.
+const CLAIMING: i64 = 0x6e75_636c_6575_7301;
 
 /// A message that a relay holds.
 #[derive(Debug, Clone, FromQueryResult)]
@@ -69,6 +72,7 @@ async fn try_claim(
     limit: u64,
 ) -> Result<Vec<Outgoing>, DbError> {
     let tx = db.begin().await?;
+    one_at_a_time(&tx).await?;
     let clock = now_ms(&tx.inner);
     let rows = Sql::new(
         format!(
@@ -92,6 +96,17 @@ async fn try_claim(
     .await?;
     tx.commit().await?;
     Ok(rows)
+}
+
+/// Two relays that lock the same rows, each in its own order, would wait for each other for ever, so only one
+/// claims at a time. On SQLite only one writes at a time anyway.
+async fn one_at_a_time(tx: &Tx) -> Result<(), DbError> {
+    if tx.inner.get_database_backend() == DbBackend::Postgres {
+        Sql::new("SELECT pg_advisory_xact_lock($1)", [CLAIMING.into()])
+            .execute(&tx.inner)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Gives messages back that could not be published.

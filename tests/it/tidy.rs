@@ -134,7 +134,7 @@ const PLACES: Table = &[
     ("google_gmail1", &["connectors/gmail"]),
     ("google_cloud_secretmanager_v1", &["secrets/gcp/"]),
     ("google_cloud_auth", &["secrets/gcp/", "queue/pubsub"]),
-    ("google_cloud_gax", &["secrets/gcp/", "queue/pubsub"]),
+    ("google_cloud_gax", &["secrets/gcp/", "queue/"]),
     ("mail_parser", &["demo/", "import/takeout"]),
     ("email", &["connectors/gmail/message", "import/"]),
     (
