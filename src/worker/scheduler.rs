@@ -87,26 +87,21 @@ async fn pass(app: &App) -> Result<Report, DbError> {
     Ok(Report { requested, freed })
 }
 
-/// Asks for every sync that is due, the longest overdue first, a page in a transaction. Of several
-/// schedulers one moves `next_sync_at` on, and that one asks, in the same transaction.
+/// Asks for every sync that is due. Of several schedulers one moves `next_sync_at` on, and that one
+/// asks, in the same transaction.
 async fn request_due(app: &App) -> Result<usize, DbError> {
     let mut requested = 0;
     loop {
         let now = app.now();
-        let mut due = integration::due(&app.engine.db, now, DUE).await?;
-        if due.is_empty() {
-            return Ok(requested);
-        }
+        let due = integration::due(&app.engine.db, now, DUE).await?;
         let last_page = (due.len() as u64) < DUE;
-        // Schedulers beside each other change rows in one order, or each would wait for the other.
-        due.sort_unstable_by_key(|found| found.id);
-        let tx = app.engine.db.begin().await?;
         for found in due {
             let Some(before) = found.next_sync_at else {
                 continue;
             };
             let settings = SyncSettings::parse(&found.sync_settings).unwrap_or_default();
             let next = settings.next_sync(now, found.sync_failures, found.id);
+            let tx = app.engine.db.begin().await?;
             if !integration::move_next_sync(&tx, found.id, before, next).await? {
                 continue;
             }
@@ -120,8 +115,8 @@ async fn request_due(app: &App) -> Result<usize, DbError> {
                 Err(RequestError::NotSyncable(_)) => {}
                 Err(RequestError::Db(error)) => return Err(error),
             }
+            tx.commit().await?;
         }
-        tx.commit().await?;
         if last_page {
             return Ok(requested);
         }
