@@ -18,6 +18,7 @@ use crate::{
         integration::{Grant, Integration},
         outbox, raw_data, secret_intent,
         secret_intent::{SecretIntent, SecretIntentId},
+        sync_run,
     },
     domain::{
         Clock, EntityId, IntegrationId, ServiceName, errors, ids::Id, record::Change, sync::Scope,
@@ -198,6 +199,9 @@ impl Integrations {
         let name = SecretName::new(found.entity_id, found.service()?);
         let now = self.clock.now();
         let tx = self.db.begin().await?;
+        // The run first and the integration then, as a worker's transactions take them: the other way
+        // round each would wait for the other.
+        sync_run::take_away(&tx, found.id).await?;
         // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
         integration::update(&tx, found.id, integration::Update::default(), now).await?;
         let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;

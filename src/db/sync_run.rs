@@ -551,6 +551,18 @@ pub async fn interrupted_imports(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
     .await
 }
 
+/// Takes an integration's active run away from whoever holds it: that worker writes nothing more.
+pub async fn take_away(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE sync_runs SET fence = fence + 1
+         WHERE integration_id = $1 AND status IN ('queued', 'running')",
+        [integration.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
 /// How many runs are in the queue and under way.
 pub async fn count_active(db: &Db) -> Result<i64, DbError> {
     Sql::new(

@@ -58,6 +58,12 @@ async fn start_in_vault() -> TestApp {
     setting.start().await
 }
 
+/// As [`start`], on embedded parts whatever the tester has chosen: for who looks into the file.
+async fn start_embedded() -> TestApp {
+    let setting = Setting::new(Mailbox::new(OWNER, 1));
+    setting.embedded().start().await
+}
+
 /// What a client got.
 #[derive(Debug)]
 struct Answer {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     ask, assert_is_problem, bearer,
     good_requests::{self, Watch},
-    key_of, start,
+    key_of, start_embedded as start,
 };
 use crate::{contract::operations, harness::OPERATOR_KEY};
 

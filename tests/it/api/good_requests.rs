@@ -39,7 +39,10 @@ impl GoodRequest {
 
 /// The program, and one request for each operation that takes a body.
 pub(super) async fn start() -> (TestApp, Vec<GoodRequest>) {
-    let app = Setting::new(Mailbox::new(OWNER, 1)).start().await;
+    let app = Setting::new(Mailbox::new(OWNER, 1))
+        .embedded()
+        .start()
+        .await;
     let entity = app.entity().await;
     let integration = app.connect_for(&entity, json!({})).await;
     let run = app.request_sync(&integration).await;

@@ -7,7 +7,7 @@ use nucleus::{
 };
 use serde_json::{Value, json};
 
-use super::{ask, assert_gives_nothing_away, assert_keys, start};
+use super::{ask, assert_gives_nothing_away, assert_keys, start, start_embedded};
 use crate::harness::TestApp;
 
 async fn look(app: &TestApp, path: &str) -> (u16, Value) {
@@ -64,7 +64,7 @@ async fn a_program_whose_database_is_gone_lives_and_is_not_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_whose_schema_is_behind_is_not_ready() {
-    let app = start().await;
+    let app = start_embedded().await;
     let file = app.folder.path().join("nucleus.db");
     schema::migrate_down(&format!("sqlite:{}", file.display()))
         .await

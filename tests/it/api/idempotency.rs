@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{
     Answer, NOBODY, OWNER, ask, assert_is_problem, bearer, by_token, fields,
     good_requests::{self, database},
-    key_of, pinned, request, start, start_in_vault, versions,
+    key_of, pinned, request, start_embedded as start, start_in_vault, versions,
 };
 use crate::{
     child::in_time,
@@ -306,6 +306,7 @@ async fn a_refusal_is_an_answer_like_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_says_come_again_is_carried_out_when_one_does() {
     let app = Setting::new(Mailbox::new(OWNER, 1))
+        .embedded()
         .variable("NUCLEUS_HTTP__BODY_LIMIT_BYTES", "1024")
         .start()
         .await;
@@ -378,6 +379,7 @@ async fn after_a_failure_the_key_is_free() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_repeats_too_early_waits_and_is_then_sent_away() {
     let app = Setting::new(Mailbox::new(OWNER, 1))
+        .embedded()
         .deadlines(|deadlines| deadlines.repeat = Duration::from_millis(300))
         .start()
         .await;
@@ -409,6 +411,7 @@ async fn who_repeats_too_early_waits_and_is_then_sent_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_is_kept_for_a_client_that_has_hung_up_or_was_sent_away() {
     let app = Setting::new(Mailbox::new(OWNER, 1))
+        .embedded()
         .deadlines(|deadlines| deadlines.answer = Duration::from_millis(400))
         .start()
         .await;
@@ -449,6 +452,7 @@ async fn the_answer_is_kept_for_a_client_that_has_hung_up_or_was_sent_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_body_has_room_under_a_key_too() {
     let app = Setting::new(Mailbox::new(OWNER, 1))
+        .embedded()
         .variable("NUCLEUS_HTTP__BODY_LIMIT_BYTES", "67108864")
         .start()
         .await;
