@@ -2,8 +2,9 @@
 
 use std::{future::Future, time::Duration};
 
-/// Nothing here takes that long, even on a machine with much else to do.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing here takes that long, even on a machine with much else to do: what does most is the Pub/Sub emulator,
+/// which goes on for up to a minute to hand messages to readers that were killed.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Looks until it is so; whether it was in time.
 #[expect(
