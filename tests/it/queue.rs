@@ -17,7 +17,6 @@ use crate::{
     doubles::small_mailbox,
 };
 
-mod chaos;
 mod consumer;
 mod dead_letters;
 mod hostile;
