@@ -18,6 +18,10 @@ use base64::engine::general_purpose::STANDARD;
 use email::{ParsedEmail, parse};
 use rustix::time::{ClockId, clock_gettime};
 
+/// That of the program: the C library's gives large pieces back to the system and takes them again for each mail.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Longest CPU time for the whole of a bomb.
 const MAX_TIME: Duration = Duration::from_secs(2);
 /// Most that doubling the size may multiply the time with.

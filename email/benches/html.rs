@@ -16,6 +16,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::time::{ClockId, clock_gettime};
 
+/// That of the program: the C library's gives large pieces back to the system and takes them again for each mail.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Shortest time that a figure rests on.
 const ENOUGH: Duration = Duration::from_millis(300);
 /// Longest that one message may take, whatever it is.

@@ -16,8 +16,10 @@ const BOUNDARY_WORK: usize = 1 << 30;
 const MIN_BOUNDARIES: usize = 16;
 /// Longest message of which nothing need be counted: it cannot hold enough of anything to cost a second.
 const HARMLESS_BYTES: usize = 64 << 10;
-/// Most delimiters of parts, and most attached messages, that the parser sees: each takes some hundred bytes.
+/// Most delimiters of parts that the parser sees: each part takes some hundred bytes.
 const MAX_PARTS: usize = 50_000;
+/// Most attached messages that it sees, which take more; the others stay attachments that nobody looks into.
+const MAX_MESSAGES: usize = 10_000;
 /// Most lines in a row that the parser may take for fields, which take as much each.
 const MAX_FIELDS: usize = 10_000;
 /// Bytes of a boundary by which delimiters are counted.
@@ -383,11 +385,11 @@ fn hide_messages(bytes: &mut Cow<'_, [u8]>, warnings: &mut Warnings) {
         position += line.len();
     }
     if !encoded {
-        patches.drain(..patches.len().min(MAX_PARTS));
+        patches.drain(..patches.len().min(MAX_MESSAGES));
         if !patches.is_empty() {
             warnings.add(
                 WarningCode::LimitParts,
-                format!("more than {MAX_PARTS} attached messages"),
+                format!("more than {MAX_MESSAGES} attached messages"),
             );
         }
     }
@@ -534,11 +536,11 @@ mod tests {
         let fields = format!("{head}--b\n{}", "a: b c d e\n".repeat(MAX_FIELDS * 2 + 5));
         let (bytes, _) = prepared(fields.as_bytes());
         assert_eq!(bytes.len(), fields.len() + 2);
-        let nested = "Content-Type: message/rfc822\n\n".repeat(MAX_PARTS + 7);
+        let nested = "Content-Type: message/rfc822\n\n".repeat(MAX_MESSAGES + 7);
         let (bytes, codes) = prepared(nested.as_bytes());
         assert_eq!(
             bytes.windows(5).filter(|five| *five == b"rfc82").count(),
-            MAX_PARTS + 7
+            MAX_MESSAGES + 7
         );
         assert_eq!(bytes.windows(6).filter(|six| *six == b"rfc82_").count(), 7);
         assert_eq!(codes, [WarningCode::LimitParts]);
