@@ -19,10 +19,10 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
-    config::{Config, QueueKind, SecretsKind, Service as ServiceConfig},
+    config::{Config, Database, QueueKind, SecretsKind, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
-        Db, DbError,
+        self, Db, DbError,
         api_key::{self, ApiKey},
         metric_total, schema,
     },
@@ -148,7 +148,7 @@ impl App {
     ) -> anyhow::Result<Arc<Self>> {
         prepare_data_dir(&config.data_dir)?;
         let url = config.database.url.expose_secret();
-        let db = Db::connect(url, config.database.max_connections)
+        let db = Db::connect(url, limits(&config.database))
             .await
             .context("the database cannot be opened")?;
         if setup == Setup::Create {
@@ -256,6 +256,17 @@ impl App {
         let tx = self.engine.db.begin().await?;
         api_key::insert(&tx, &row).await?;
         Ok(tx.commit().await?)
+    }
+}
+
+/// How many connections there may be, and how long what is waited for.
+pub fn limits(database: &Database) -> db::Limits {
+    db::Limits {
+        max_connections: database.max_connections,
+        acquire_timeout: database.acquire_timeout,
+        statement_timeout: database.statement_timeout,
+        lock_timeout: database.lock_timeout,
+        idle_in_transaction_timeout: database.idle_in_transaction_timeout,
     }
 }
 

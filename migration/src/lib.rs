@@ -22,6 +22,7 @@ mod m008_idempotency_keys;
 mod m009_metrics;
 mod m010_imports;
 mod m012_dead_letters;
+mod m013_compression;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m009_metrics::Migration),
             Box::new(m010_imports::Migration),
             Box::new(m012_dead_letters::Migration),
+            Box::new(m013_compression::Migration),
         ]
     }
 }

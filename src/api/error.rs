@@ -297,7 +297,7 @@ impl From<DbError> for ApiError {
                 "somebody else changed this at the same time: read it again".to_owned(),
             ),
             DbError::Unavailable(_) => Self::Unavailable(errors::chain(&error)),
-            DbError::Fenced | DbError::Schema(_) | DbError::Other(_) => {
+            DbError::Fenced | DbError::Schema(_) | DbError::Unfit(_) | DbError::Other(_) => {
                 Self::Internal(errors::chain(&error))
             }
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{note, say};
 use crate::{
+    app,
     config::Config,
     db::{
         Db, DbError, Slicing,
@@ -62,7 +63,7 @@ pub struct RedriveArgs {
 /// Does it.
 pub async fn run(config: &Config, command: DeadLetterCommand) -> anyhow::Result<()> {
     let url = config.database.url.expose_secret();
-    let db = Db::connect(url, config.database.max_connections)
+    let db = Db::connect(url, app::limits(&config.database))
         .await
         .context("the database cannot be opened")?;
     schema::status(&db).await?.check()?;

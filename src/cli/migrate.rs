@@ -7,14 +7,14 @@ use super::say;
 use crate::{
     app,
     config::Config,
-    db::{Db, schema},
+    db::{Db, Limits, schema},
 };
 
 /// Brings the schema up to date, or only says how it stands.
 pub async fn migrate(config: &Config, status: bool) -> anyhow::Result<()> {
     app::prepare_data_dir(&config.data_dir)?;
     let url = config.database.url.expose_secret();
-    let db = Db::connect(url, 1)
+    let db = Db::connect(url, Limits::of(1))
         .await
         .context("the database cannot be opened")?;
     if !status {

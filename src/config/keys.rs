@@ -115,12 +115,32 @@ pub const KEYS: &[Key] = &[
     ),
     secret(
         "database.url",
-        "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. Default: `nucleus.db` in the data folder",
+        "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`, with `?sslmode=verify-full` and `&sslrootcert=FILE` for TLS, or `postgres://USER:PASSWORD@/NAME?host=/FOLDER` for a Unix socket. Default: `nucleus.db` in the data folder",
     ),
     open(
         "database.max_connections",
         "10",
         "Database connections of one process, 1 to 1000",
+    ),
+    open(
+        "database.acquire_seconds",
+        "10",
+        "How long a connection is waited for, and SQLite's lock, 1 to 300",
+    ),
+    open(
+        "database.statement_seconds",
+        "30",
+        "PostgreSQL: how long a statement may take, 1 to 3600; `migrate` takes the time it needs",
+    ),
+    open(
+        "database.lock_seconds",
+        "10",
+        "PostgreSQL: how long another's lock is waited for, 1 to 300",
+    ),
+    open(
+        "database.idle_in_transaction_seconds",
+        "10",
+        "PostgreSQL: how long a transaction may stand still, as that of a process that was stopped, until the server takes it back, 1 to 300",
     ),
     open(
         "queue.kind",

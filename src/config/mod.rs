@@ -10,6 +10,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secrecy::{SecretBox, SecretString};
@@ -85,6 +86,14 @@ pub struct Database {
     pub url: SecretString,
     /// Connections of one process.
     pub max_connections: u32,
+    /// How long a connection is waited for.
+    pub acquire_timeout: Duration,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+    /// How long another's lock is waited for.
+    pub lock_timeout: Duration,
+    /// How long a transaction may stand still.
+    pub idle_in_transaction_timeout: Duration,
 }
 
 /// The queue's settings.

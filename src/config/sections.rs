@@ -1,13 +1,16 @@
 //! What each section means: its types, limits and the defaults that depend on other settings.
 
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use base64::{
     Engine,
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use secrecy::{SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 use zeroize::Zeroizing;
@@ -135,16 +138,26 @@ fn listen(reader: &mut Reader) -> Result<SocketAddr, Noted> {
 }
 
 fn database(reader: &mut Reader, data_dir: Option<&PathBuf>) -> Result<Database, Noted> {
-    let given = reader.optional("database.url", |text| {
-        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "sqlite" if text.len() > "sqlite:".len() => Ok(SecretString::from(text)),
-            "postgres" | "postgresql" if Url::parse(text).is_ok() => Ok(SecretString::from(text)),
-            // The rest may hold a password, so it is not shown.
-            _ => Err("is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/NAME"),
-        }
-    });
+    let given = reader.optional("database.url", database_url);
     let max_connections = reader.value("database.max_connections", |text| between(text, 1, 1000));
+    let mut seconds = |name: &str, most: u64| {
+        let read = |text: &str| between(text, 1, most).map(Duration::from_secs);
+        reader.value(&format!("database.{name}_seconds"), read)
+    };
+    let acquire_timeout = seconds("acquire", 300);
+    let statement_timeout = seconds("statement", 3600);
+    let lock_timeout = seconds("lock", 300);
+    let idle_in_transaction_timeout = seconds("idle_in_transaction", 300);
+    if let Ok(Some(url)) = &given
+        && is_readable_on_the_way(url.expose_secret())
+    {
+        reader.warn(
+            "NUCLEUS_DATABASE__URL names another machine without sslmode: what is read and written \
+             may go there in the clear; `?sslmode=verify-full` refuses that, with the server's own \
+             authority by `&sslrootcert=FILE`"
+                .to_owned(),
+        );
+    }
     let url = match given? {
         Some(url) => url,
         None => {
@@ -161,7 +174,56 @@ fn database(reader: &mut Reader, data_dir: Option<&PathBuf>) -> Result<Database,
     Ok(Database {
         url,
         max_connections: max_connections?,
+        acquire_timeout: acquire_timeout?,
+        statement_timeout: statement_timeout?,
+        lock_timeout: lock_timeout?,
+        idle_in_transaction_timeout: idle_in_transaction_timeout?,
     })
+}
+
+/// A database's URL as its driver reads it. PostgreSQL's own tools take one without a host, and so do
+/// Cloud SQL's examples; a URL with a user needs one, which `host=` in the query then replaces.
+fn database_url(text: &str) -> Result<SecretString, &'static str> {
+    // The rest may hold a password, so it is not shown.
+    let problem = "is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/NAME";
+    let (scheme, rest) = text.split_once(':').ok_or(problem)?;
+    match scheme {
+        "sqlite" if !rest.is_empty() => return Ok(SecretString::from(text)),
+        "postgres" | "postgresql" => {}
+        _ => return Err(problem),
+    }
+    let rest = rest.strip_prefix("//").ok_or(problem)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = match authority.is_empty() || authority.ends_with('@') {
+        true => "localhost",
+        false => "",
+    };
+    let url = format!("postgres://{authority}{host}{path}");
+    match Url::parse(&url) {
+        Ok(_) => Ok(SecretString::from(url)),
+        Err(_) => Err(problem),
+    }
+}
+
+/// Whether a PostgreSQL server is another machine that is spoken to without saying how.
+fn is_readable_on_the_way(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else {
+        return false;
+    };
+    let named = |wanted: &str| {
+        let mut pairs = url.query_pairs();
+        let pair = pairs.find(|(name, _)| name == wanted);
+        pair.map(|(_, value)| value.into_owned())
+    };
+    let host = named("host").or_else(|| url.host_str().map(str::to_owned));
+    let Some(host) = host.filter(|_| url.scheme() == "postgres") else {
+        return false;
+    };
+    let is_socket = host.starts_with('/') || host.starts_with("%2F");
+    let is_loopback = matches!(host.as_str(), "localhost" | "::1" | "[::1]");
+    let is_here = is_socket || is_loopback || host.starts_with("127.");
+    !is_here && named("sslmode").is_none() && named("ssl-mode").is_none()
 }
 
 fn queue(reader: &mut Reader) -> Result<Queue, Noted> {

@@ -443,6 +443,64 @@ fn the_table_of_settings_has_a_row_for_each() {
 }
 
 #[test]
+fn a_database_is_named_as_postgresql_s_own_tools_name_it() {
+    let url = |text: &str| {
+        let (config, warnings) = load(&[("NUCLEUS_DATABASE__URL", text)]);
+        (
+            config.database.url.expose_secret().to_owned(),
+            warnings.len(),
+        )
+    };
+    let socket = "host=/cloudsql/project:region:instance";
+    for (given, read) in [
+        ("postgres://u:p@db.internal/n?sslmode=verify-full", None),
+        ("postgres://u:p@127.0.0.1:5433/n", None),
+        ("postgres://u:p@localhost/n", None),
+        ("postgresql:///n", Some("postgres://localhost/n".to_owned())),
+        (
+            &format!("postgres://u:p@/n?{socket}"),
+            Some(format!("postgres://u:p@localhost/n?{socket}")),
+        ),
+        (
+            &format!("postgresql://u:p@localhost/n?{socket}"),
+            Some(format!("postgres://u:p@localhost/n?{socket}")),
+        ),
+    ] {
+        assert_eq!(url(given), (read.unwrap_or(given.to_owned()), 0), "{given}");
+    }
+    for readable in [
+        "postgres://u:p@10.1.2.3/n",
+        "postgres://u:p@localhost/n?host=db.internal",
+    ] {
+        assert_eq!(url(readable).1, 1, "{readable}");
+    }
+    for wrong in [
+        "sqlite:",
+        "postgres:/u:hunter2@h/n",
+        "mysql://u:hunter2@h/n",
+    ] {
+        let problems = problems(None, &[("NUCLEUS_DATABASE__URL", wrong)]);
+        assert_eq!(problems.len(), 1, "{wrong}");
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+}
+
+#[test]
+fn what_the_database_is_waited_for_has_bounds() {
+    let (config, _) = load(&[("NUCLEUS_DATABASE__LOCK_SECONDS", "3")]);
+    let seconds = std::time::Duration::from_secs;
+    assert_eq!(config.database.lock_timeout, seconds(3));
+    assert_eq!(config.database.acquire_timeout, seconds(10));
+    assert_eq!(config.database.statement_timeout, seconds(30));
+    assert_eq!(config.database.idle_in_transaction_timeout, seconds(10));
+    // None at all is no choice: a process that was stopped would hold its locks for ever.
+    for name in ["ACQUIRE", "STATEMENT", "LOCK", "IDLE_IN_TRANSACTION"] {
+        let variable = format!("NUCLEUS_DATABASE__{name}_SECONDS");
+        assert_eq!(problems(None, &[(&variable, "0")]).len(), 1, "{name}");
+    }
+}
+
+#[test]
 fn pubsub_needs_a_project_and_takes_an_emulator() {
     let kind = |variables: &[(&str, &str)]| load(variables).0.queue.kind;
     assert_eq!(kind(&[]), QueueKind::Embedded);

@@ -4,13 +4,13 @@
 use std::{path::PathBuf, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use sea_orm::{Database, FromQueryResult};
+use sea_orm::{DatabaseConnection, FromQueryResult};
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::{Db, DbError, Sql, now_ms, options, sqlite_options};
+use super::{Db, DbError, Sql, now_ms};
 
-/// One for what reads and one for [`can_begin`].
-const CONNECTIONS: u32 = 2;
+/// The oldest PostgreSQL whose behaviour is tested.
+const OLDEST: i32 = 15;
 /// So many findings of [`quick_check`] are told.
 const FINDINGS: u32 = 5;
 
@@ -49,6 +49,19 @@ pub struct Postgres {
     pub fsync: String,
     /// Whether writing is refused: it is a standby, or set up so.
     pub transaction_read_only: String,
+    /// Who is connected, as SQL writes it.
+    pub role: String,
+}
+
+/// Why a server cannot be relied upon.
+#[derive(Debug)]
+pub struct Problem {
+    /// What is so.
+    pub what: String,
+    /// What is to be done.
+    pub mend: String,
+    /// Whether nothing may be kept there, rather than said aloud.
+    pub refused: bool,
 }
 
 #[derive(FromQueryResult)]
@@ -56,17 +69,44 @@ struct Finding {
     quick_check: String,
 }
 
-impl Db {
-    /// Connects to a database as it is. What is not there is an error.
-    pub async fn connect_to_look(url: &str) -> Result<Self, DbError> {
-        let mut options = options(url, CONNECTIONS);
-        options.map_sqlx_sqlite_opts(|sqlite| sqlite_options(sqlite).create_if_missing(false));
-        let pool = Database::connect(options).await?;
-        Ok(Self {
-            readers: pool.clone(),
-            writers: pool,
-            is_relayed: false,
-        })
+impl Postgres {
+    /// What keeps this server from being one whose commits can be relied upon.
+    pub fn problem(&self) -> Option<Problem> {
+        let problem = |what: String, mend: String, refused| {
+            Some(Problem {
+                what,
+                mend,
+                refused,
+            })
+        };
+        if self.version_number < OLDEST * 10_000 {
+            let what = format!("PostgreSQL {} is too old", self.version);
+            return problem(what, format!("use version {OLDEST} or newer"), true);
+        }
+        if self.transaction_read_only == "on" {
+            return problem(
+                "the database takes no writes".to_owned(),
+                "point NUCLEUS_DATABASE__URL to the primary, or set default_transaction_read_only off"
+                    .to_owned(),
+                true,
+            );
+        }
+        // Either may lose commits that were reported, and with them mail that Gmail does not list again.
+        if self.synchronous_commit == "off" {
+            return problem(
+                "synchronous_commit is off, so that commits can be lost".to_owned(),
+                format!("run `ALTER ROLE {} SET synchronous_commit = on`", self.role),
+                true,
+            );
+        }
+        if self.fsync == "off" {
+            return problem(
+                "fsync is off, so that all can be lost with the machine".to_owned(),
+                "set `fsync = on` in the server's configuration".to_owned(),
+                false,
+            );
+        }
+        None
     }
 }
 
@@ -81,26 +121,34 @@ pub fn sqlite_file(url: &str) -> Option<PathBuf> {
 
 /// How the database is set up.
 pub async fn facts(db: &Db) -> Result<Facts, DbError> {
-    let statement = match db.is_postgres() {
-        true => {
-            "SELECT current_setting('server_version') AS version,
-                current_setting('server_version_num')::int AS version_number,
-                current_setting('synchronous_commit') AS synchronous_commit,
-                current_setting('fsync') AS fsync,
-                current_setting('transaction_read_only') AS transaction_read_only"
-        }
-        false => {
-            "SELECT sqlite_version() AS version, journal_mode, synchronous,
-                page_count * page_size AS bytes
-             FROM pragma_journal_mode, pragma_synchronous, pragma_page_count, pragma_page_size"
-        }
-    };
-    let statement = Sql::new(statement, []);
     let conn = db.reader();
-    Ok(match db.is_postgres() {
-        true => Facts::Postgres(statement.one(conn).await?.ok_or(DbError::NotFound)?),
-        false => Facts::Sqlite(statement.one(conn).await?.ok_or(DbError::NotFound)?),
-    })
+    if db.is_postgres() {
+        return Ok(Facts::Postgres(postgres_facts(conn).await?));
+    }
+    let facts = Sql::new(
+        "SELECT sqlite_version() AS version, journal_mode, synchronous,
+            page_count * page_size AS bytes
+         FROM pragma_journal_mode, pragma_synchronous, pragma_page_count, pragma_page_size",
+        [],
+    );
+    Ok(Facts::Sqlite(
+        facts.one(conn).await?.ok_or(DbError::NotFound)?,
+    ))
+}
+
+pub(super) async fn postgres_facts(conn: &DatabaseConnection) -> Result<Postgres, DbError> {
+    Sql::new(
+        "SELECT current_setting('server_version') AS version,
+            current_setting('server_version_num')::int AS version_number,
+            current_setting('synchronous_commit') AS synchronous_commit,
+            current_setting('fsync') AS fsync,
+            current_setting('transaction_read_only') AS transaction_read_only,
+            quote_ident(current_user) AS role",
+        [],
+    )
+    .one(conn)
+    .await?
+    .ok_or(DbError::NotFound)
 }
 
 /// Begins a writing transaction and takes it back, so that it is known that nobody keeps others from

@@ -3,16 +3,14 @@
 //! SeaORM and sqlx are used here and in the migrations, nowhere else. Work is claimed by conditional
 //! updates and the number of rows they changed, never by row locks, which SQLite does not have.
 
-use std::time::Duration;
-
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqlErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use uuid::Uuid;
 
 pub mod api_key;
+mod connection;
 pub mod dead_letter;
 pub mod entity;
 pub mod former_integration;
@@ -25,6 +23,8 @@ pub mod metric_total;
 pub mod oauth_session;
 pub mod outbox;
 pub mod overview;
+#[cfg(test)]
+mod plans_tests;
 pub mod quota_window;
 pub mod raw_data;
 pub mod relay;
@@ -35,16 +35,11 @@ pub mod sync_cursor;
 pub mod sync_listing;
 pub mod sync_run;
 
+pub use connection::Limits;
+
+use connection::options;
 use sql::Sql;
 
-/// How long a connection may be waited for, and a lock that another process holds.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A file that others are just setting up is tried so often,
-const BUSY_TRIES: u32 = 40;
-/// this far apart.
-const BUSY_WAIT: Duration = Duration::from_millis(50);
-/// Pages that a SQLite connection keeps, in KiB (a negative number, as SQLite wants it).
-const CACHE_KIBIBYTES: &str = "-1024";
 /// SQLite allows 32,766 variables a statement and PostgreSQL 65,535; lists longer than this are cut
 /// into several statements.
 const MAX_LIST: usize = 500;
@@ -67,6 +62,10 @@ pub enum DbError {
     /// The schema is not what this program needs; the text says how to mend it.
     #[error("{0}")]
     Schema(String),
+    /// The server, or what the role may do there, is not what this program needs; the text says how
+    /// to mend it.
+    #[error("{0}")]
+    Unfit(String),
     /// Anything else.
     #[error("the database refused a statement")]
     Other(#[source] DbErr),
@@ -109,13 +108,26 @@ fn is_connection_loss(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a database's code for an error means that it is away or too busy. PostgreSQL: class 08,
-/// connection exceptions; 57P01 to 57P03, shutting down or starting up; 53300, too many connections
-/// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>). SQLite: 5, busy, and its extended
-/// codes (<https://www.sqlite.org/rescode.html>).
+/// Whether a database's code for an error means that it is away, too busy or out of room: what may
+/// be well a little later.
+///
+/// PostgreSQL (<https://www.postgresql.org/docs/15/errcodes-appendix.html>), always five characters:
+/// class 08, connection exceptions; class 53, no disk, memory or connection left; 25P03, 40001, 40P01,
+/// 55P03 and 57014, ended because something took too long or stood in another's way; 57P01 to 57P03,
+/// shutting down or starting up; 58030, the disk. SQLite (<https://www.sqlite.org/rescode.html>), whose
+/// last eight bits are the kind: 5, busy; 10, the disk; 13, full.
 fn is_absence(code: &str) -> bool {
-    let absence = ["57P01", "57P02", "57P03", "53300", "5", "261", "517", "773"];
-    absence.contains(&code) || (code.len() == 5 && code.starts_with("08"))
+    const BUSY: i32 = 5;
+    const IO_ERROR: i32 = 10;
+    const FULL: i32 = 13;
+    if code.len() == 5 {
+        let absence = [
+            "25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "58030",
+        ];
+        return absence.contains(&code) || code.starts_with("08") || code.starts_with("53");
+    }
+    code.parse::<i32>()
+        .is_ok_and(|code| matches!(code & 0xff, BUSY | IO_ERROR | FULL))
 }
 
 /// Connections to one database.
@@ -138,24 +150,22 @@ pub struct Tx {
 
 impl Db {
     /// Connects to `sqlite:…` or `postgres://…`. A SQLite file is made where there is none; the
-    /// PostgreSQL schema `dna` likewise.
-    pub async fn connect(url: &str, max_connections: u32) -> Result<Self, DbError> {
+    /// PostgreSQL schema `dna` likewise, on a server that keeps what it commits.
+    pub async fn connect(url: &str, limits: Limits) -> Result<Self, DbError> {
         if !url.starts_with("sqlite:") {
-            let setup = Database::connect(options(url, 1)).await?;
-            create_schema(&setup).await?;
-            setup.close().await?;
-            let pool = Database::connect(options(url, max_connections)).await?;
+            connection::prepare_postgres(url).await?;
+            let pool = Database::connect(options(url, limits)).await?;
             return Ok(Self {
                 readers: pool.clone(),
                 writers: pool,
                 is_relayed: false,
             });
         }
-        let writers = connect_sqlite(url).await?;
+        let writers = connection::open_sqlite(url, limits).await?;
         // Every connection to `sqlite::memory:` would be a database of its own.
         let readers = match url.contains(":memory:") {
             true => writers.clone(),
-            false => Database::connect(options(url, max_connections)).await?,
+            false => Database::connect(options(url, limits)).await?,
         };
         Ok(Self {
             readers,
@@ -257,77 +267,4 @@ fn now_ms(conn: &impl ConnectionTrait) -> &'static str {
         DbBackend::Postgres => "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
         _ => "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)",
     }
-}
-
-/// Opens a SQLite file for writing. Turning a new file over to its write-ahead log needs it alone, and
-/// SQLite does not wait for that as it waits for other locks.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "another process's lock is waited for on the machine's clock"
-)]
-async fn connect_sqlite(url: &str) -> Result<DatabaseConnection, DbError> {
-    let mut tries = 0;
-    loop {
-        match Database::connect(options(url, 1))
-            .await
-            .map_err(DbError::from)
-        {
-            Err(DbError::Unavailable(error)) if tries < BUSY_TRIES => {
-                tracing::debug!(error = %error, "the database file is busy");
-                tries += 1;
-                tokio::time::sleep(BUSY_WAIT).await;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Makes schema `dna` where there is none. PostgreSQL refuses even `IF NOT EXISTS` to a role that may
-/// not make schemas, and fails one of two that make it at once.
-async fn create_schema(conn: &DatabaseConnection) -> Result<(), DbError> {
-    let found: Option<i32> = Sql::new("SELECT 1 FROM pg_namespace WHERE nspname = 'dna'", [])
-        .optional(conn)
-        .await?;
-    if found.is_some() {
-        return Ok(());
-    }
-    let created = conn
-        .execute_unprepared("CREATE SCHEMA IF NOT EXISTS dna")
-        .await;
-    match created.map_err(DbError::from) {
-        Ok(_) | Err(DbError::Conflict) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn options(url: &str, max_connections: u32) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url);
-    options
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_timeout(ACQUIRE_TIMEOUT)
-        // sqlx 0.9 tends old connections by a task that counts idle ones. The count can be taken while
-        // it is below zero for a moment, and then the task never ends and holds a thread. A connection
-        // is asked whether it lives before it is lent, so none has to be tended.
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .sqlx_logging(false)
-        .set_schema_search_path("dna")
-        .map_sqlx_sqlite_opts(|sqlite| {
-            sqlite_options(sqlite)
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-        });
-    options
-}
-
-/// What is a connection's own; it changes nothing of the file.
-fn sqlite_options(sqlite: SqliteConnectOptions) -> SqliteConnectOptions {
-    sqlite
-        .foreign_keys(true)
-        // NORMAL may lose the last commits of a machine that loses power.
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(ACQUIRE_TIMEOUT)
-        // The operating system keeps the file's pages anyway.
-        .pragma("cache_size", CACHE_KIBIBYTES)
 }

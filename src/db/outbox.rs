@@ -6,9 +6,15 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Db, DbError, Sql, Tx, now_ms, sync_run::LEASE_MS, sync_run::WorkerId};
+use super::{
+    Db, DbError, Sql, Tx,
+    dead_letter::{self, DeadLetter},
+    now_ms,
+    sync_run::{LEASE_MS, WorkerId},
+};
 use crate::domain::{
     EntityId, EventId, IntegrationId, RunId,
     event::{
@@ -144,7 +150,24 @@ pub struct Leased {
 #[derive(FromQueryResult)]
 struct LeasedRow {
     id: EventId,
+    event_type: String,
+    entity_id: EntityId,
+    integration_id: IntegrationId,
     data: JsonValue,
+}
+
+impl LeasedRow {
+    /// What is asked for, or why this program does not understand it.
+    fn request(&self) -> Result<SyncRequested, String> {
+        if self.event_type != SYNC_REQUESTED_V1 {
+            return Err(format!(
+                "this nucleus does not know messages of type {}: a newer one wrote it",
+                self.event_type
+            ));
+        }
+        SyncRequested::deserialize(&self.data)
+            .map_err(|error| format!("this nucleus does not understand the message: {error}"))
+    }
 }
 
 /// Leases the sync request that has been due longest; `None` where none is due.
@@ -159,14 +182,55 @@ pub async fn lease_sync_request(
         let Some(row) = try_lease(db, owner, now).await? else {
             continue;
         };
-        let request = serde_json::from_value(row.data)
-            .map_err(|error| DbError::Schema(format!("outbox.data of {}: {error}", row.id)))?;
-        return Ok(Some(Leased {
-            id: row.id,
-            request,
-        }));
+        match row.request() {
+            Ok(request) => {
+                return Ok(Some(Leased {
+                    id: row.id,
+                    request,
+                }));
+            }
+            Err(reason) => park(db, row, owner, reason, now).await?,
+        }
     }
     Ok(None)
+}
+
+/// Moves a message that is not understood to the dead letters, where a newer program finds it.
+async fn park(
+    db: &Db,
+    row: LeasedRow,
+    owner: WorkerId,
+    reason: String,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    tracing::error!(event.id = %row.id, integration.id = %row.integration_id, "parked: {reason}");
+    let run_id = row.data.get("run_id").and_then(JsonValue::as_str);
+    let letter = DeadLetter {
+        id: row.id,
+        topic: SYNC_REQUESTS.to_owned(),
+        event_type: row.event_type,
+        entity_id: Some(row.entity_id),
+        integration_id: Some(row.integration_id),
+        run_id: run_id.and_then(|text| text.parse().ok()),
+        data: row.data,
+        attributes: None,
+        attempts: 0,
+        reason,
+        parked_at: now,
+        redriven_at: None,
+        redriven_run_id: None,
+    };
+    let tx = db.begin().await?;
+    let taken = Sql::new(
+        "DELETE FROM outbox WHERE id = $1 AND lease_owner = $2",
+        [letter.id.into(), owner.into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    if taken == 1 {
+        dead_letter::insert(&tx, &letter).await?;
+    }
+    tx.commit().await
 }
 
 /// Whether a message of the topic waits to be taken or published now.
@@ -194,7 +258,7 @@ async fn try_lease(
                 SELECT id FROM outbox
                 WHERE topic = $3 AND state = 'pending' AND available_at <= $4
                 ORDER BY available_at, id LIMIT 1)
-             RETURNING id, data"
+             RETURNING id, event_type, entity_id, integration_id, data"
         ),
         [
             owner.into(),

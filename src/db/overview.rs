@@ -229,7 +229,10 @@ fn events() -> Sql {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::schema, *};
+    use super::{
+        super::{Limits, schema},
+        *,
+    };
 
     #[derive(FromQueryResult)]
     struct Plan {
@@ -239,7 +242,7 @@ mod tests {
     /// PostgreSQL's side of this is among the tests of the store.
     #[tokio::test]
     async fn sqlite_reads_no_table_whole() {
-        let db = Db::connect("sqlite::memory:", 1).await.unwrap();
+        let db = Db::connect("sqlite::memory:", Limits::of(1)).await.unwrap();
         schema::migrate(&db, "sqlite::memory:").await.unwrap();
         let now = DateTime::UNIX_EPOCH;
         let statements = [

@@ -21,7 +21,7 @@ use crate::domain::{
 const RESEND_MS: i64 = 3_600_000;
 
 /// Names the lock under which relays claim; any number that nothing else in the database locks.
-const CLAIMING: i64 = 0x6e75_636c_6575_7301;
+const CLAIMING: i64 = 0x6e75_636c_6575_7302;
 
 /// A message that a relay holds.
 #[derive(Debug, Clone, FromQueryResult)]

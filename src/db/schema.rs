@@ -1,15 +1,48 @@
 //! Bringing the schema up to date, and saying whether it is.
 
+use std::time::Duration;
+
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
-use super::{Db, DbError, Sql, options};
+use super::{Db, DbError, Limits, Sql, options};
 
 /// Serialises migrations of several processes on PostgreSQL; any number that nobody else uses.
 const MIGRATION_LOCK: i64 = 0x6e75_636c_6575_7301;
+
+/// A change of a large table takes its time, and one process waits for another that makes the same.
+const PATIENT: Limits = Limits {
+    statement_timeout: Duration::ZERO,
+    lock_timeout: Duration::ZERO,
+    ..Limits::of(1)
+};
+
+/// Rights that the changes need and the role lacks, as the statements that give them: to make tables in
+/// `dna`, to keep the platform's list of changes, and to change the tables that the platform made.
+const MISSING_RIGHTS: &str = "
+    WITH platform AS (
+        SELECT c.oid, c.relname, c.relowner, n.nspname
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname)
+            IN (('dna', 'raw_data'), ('dna', 'entity'), ('public', 'migrations')))
+    SELECT statement || quote_ident(current_user) AS statement FROM (
+        SELECT 1 AS place, 'GRANT USAGE, CREATE ON SCHEMA dna TO ' AS statement
+        WHERE NOT (has_schema_privilege('dna', 'USAGE') AND has_schema_privilege('dna', 'CREATE'))
+        UNION ALL
+        SELECT 2, 'GRANT CREATE ON SCHEMA public TO '
+        WHERE NOT has_schema_privilege('public', 'CREATE')
+            AND NOT EXISTS (SELECT FROM platform WHERE nspname = 'public')
+        UNION ALL
+        SELECT 3, 'GRANT SELECT, INSERT, DELETE ON public.migrations TO ' FROM platform
+        WHERE nspname = 'public' AND NOT (has_table_privilege(oid, 'SELECT')
+            AND has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE'))
+        UNION ALL
+        SELECT 4, 'ALTER TABLE dna.' || quote_ident(relname) || ' OWNER TO ' FROM platform
+        WHERE nspname = 'dna' AND NOT pg_has_role(relowner, 'USAGE')) AS missing
+    ORDER BY place, statement";
 
 /// How the schema stands.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,15 +127,31 @@ pub async fn migrate(db: &Db, url: &str) -> Result<(), DbError> {
     if url.contains(":memory:") {
         return Ok(Migrator::up(db.reader(), None).await?);
     }
-    let conn = Database::connect(options(url, 1)).await?;
+    if db.is_postgres() {
+        check_rights(db).await?;
+    }
+    let conn = Database::connect(options(url, PATIENT)).await?;
     let tx = begin_alone(&conn).await?;
     let result = Migrator::up(&tx, None).await;
     end(conn, tx, result).await
 }
 
+/// Refuses where the role lacks a right that the changes need, with the statements that give them.
+async fn check_rights(db: &Db) -> Result<(), DbError> {
+    let missing: Vec<Missing> = Sql::new(MISSING_RIGHTS, []).all(db.reader()).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let statements: Vec<String> = missing.into_iter().map(|row| row.statement).collect();
+    Err(DbError::Unfit(format!(
+        "the role may not change the schema: as the owner of schema and tables run `{};`",
+        statements.join("; ")
+    )))
+}
+
 /// Takes every change back, newest first.
 pub async fn migrate_down(url: &str) -> Result<(), DbError> {
-    let conn = Database::connect(options(url, 1)).await?;
+    let conn = Database::connect(options(url, PATIENT)).await?;
     let tx = begin_alone(&conn).await?;
     let result = Migrator::down(&tx, None).await;
     end(conn, tx, result).await
@@ -122,6 +171,9 @@ async fn begin_alone(conn: &DatabaseConnection) -> Result<DatabaseTransaction, D
         Sql::new("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK.into()])
             .execute(&tx)
             .await?;
+        // Whoever comes after a change that waits for a table's lock waits as well.
+        tx.execute_unprepared("SET LOCAL lock_timeout = '10s'")
+            .await?;
     }
     Ok(tx)
 }
@@ -139,6 +191,11 @@ async fn end(
         }
     }
     Ok(conn.close().await?)
+}
+
+#[derive(sea_orm::FromQueryResult)]
+struct Missing {
+    statement: String,
 }
 
 #[derive(sea_orm::FromQueryResult)]

@@ -10,6 +10,12 @@ use uuid::Uuid;
 use super::{DbError, Slice, Slicing};
 use crate::domain::{ids::Id, sync::Scope};
 
+#[cfg(test)]
+tokio::task_local! {
+    /// Each statement of a test's task with the steps that SQLite takes for it.
+    pub(super) static PLANS: std::cell::RefCell<Vec<(String, Vec<String>)>>;
+}
+
 /// A statement under construction.
 #[derive(Debug, Clone)]
 pub(super) struct Sql {
@@ -82,6 +88,8 @@ impl Sql {
 
     /// Runs the statement and says how many rows it changed.
     pub(super) async fn execute(self, conn: &impl ConnectionTrait) -> Result<u64, DbError> {
+        #[cfg(test)]
+        self.note_plan(conn).await;
         let statement = self.statement(conn);
         Ok(conn.execute_raw(statement).await?.rows_affected())
     }
@@ -91,6 +99,8 @@ impl Sql {
         self,
         conn: &impl ConnectionTrait,
     ) -> Result<Option<R>, DbError> {
+        #[cfg(test)]
+        self.note_plan(conn).await;
         let statement = self.statement(conn);
         match conn.query_one_raw(statement).await? {
             Some(row) => Ok(Some(R::from_query_result(&row, "")?)),
@@ -103,6 +113,8 @@ impl Sql {
         self,
         conn: &impl ConnectionTrait,
     ) -> Result<Vec<R>, DbError> {
+        #[cfg(test)]
+        self.note_plan(conn).await;
         let statement = self.statement(conn);
         let mut rows = Vec::new();
         for row in conn.query_all_raw(statement).await? {
@@ -124,6 +136,8 @@ impl Sql {
         self,
         conn: &impl ConnectionTrait,
     ) -> Result<Option<T>, DbError> {
+        #[cfg(test)]
+        self.note_plan(conn).await;
         let statement = self.statement(conn);
         match conn.query_one_raw(statement).await? {
             Some(row) => Ok(Some(row.try_get_by_index(0)?)),
@@ -136,6 +150,21 @@ impl Sql {
     pub(super) fn explained(mut self) -> Self {
         self.text = format!("EXPLAIN QUERY PLAN {}", self.text);
         self
+    }
+
+    /// Notes how SQLite carries this one out, where a test asks for it.
+    #[cfg(test)]
+    async fn note_plan(&self, conn: &impl ConnectionTrait) {
+        if PLANS.try_with(|_| ()).is_err() {
+            return;
+        }
+        let statement = self.clone().explained().statement(conn);
+        let rows = conn.query_all_raw(statement).await;
+        let rows = rows.unwrap_or_else(|error| panic!("{error}: {}", self.text));
+        let steps = rows.iter().map(|row| row.try_get_by("detail"));
+        let steps: Result<Vec<String>, sea_orm::DbErr> = steps.collect();
+        let plan = (self.text.clone(), steps.unwrap_or_default());
+        PLANS.with(|plans| plans.borrow_mut().push(plan));
     }
 
     fn statement(self, conn: &impl ConnectionTrait) -> Statement {

@@ -449,16 +449,17 @@ pub async fn finish(
 }
 
 /// Puts a running run back into the queue; the caller appends the message that wakes it. A run
-/// that only ran out of time, or whose service asked for patience, did not fail.
+/// that only ran out of time, or whose service asked for patience, did not fail. Without `quota_units`
+/// what was spent stands as it is.
 pub async fn requeue(
     tx: &Tx,
     run: RunId,
-    quota_units: i64,
+    quota_units: Option<i64>,
     counts_as_failure: bool,
 ) -> Result<(), DbError> {
     Sql::new(
         "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL,
-            quota_units = $2, attempts = CASE WHEN $3 THEN attempts ELSE 0 END
+            quota_units = coalesce($2, quota_units), attempts = CASE WHEN $3 THEN attempts ELSE 0 END
          WHERE id = $1",
         [run.into(), quota_units.into(), counts_as_failure.into()],
     )

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Engine, SyncSettings,
@@ -23,7 +24,7 @@ use crate::{
         sync_run::Claim,
     },
     domain::{
-        EventId,
+        EventId, errors,
         event::{SYNC_REQUESTED_V1, SYNC_REQUESTS},
         sync::{EndedRun, IntegrationStatus, RunError, RunStatus, Scope, Trigger},
     },
@@ -289,7 +290,7 @@ async fn requeue(
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
     let units = active.quota_units();
-    sync_run::requeue(&tx, active.claim.run_id, units, failure.is_some()).await?;
+    sync_run::requeue(&tx, active.claim.run_id, Some(units), failure.is_some()).await?;
     let message = wake_up(
         &active.integration,
         active.claim.run_id,
@@ -307,6 +308,52 @@ async fn requeue(
         );
     }
     Ok(Ended::Requeued)
+}
+
+/// The database went away under the run: puts the run back into the queue as soon as it answers, so that
+/// nobody has to wait for the end of the lease. Gives `error` back where that comes first, or the
+/// process ends.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "leases are not on the program's clock"
+)]
+pub(super) async fn give_back(
+    engine: &Engine,
+    claim: &Claim,
+    shutdown: &CancellationToken,
+    error: DbError,
+) -> Result<Ended, DbError> {
+    for _ in 0..sync_run::LEASE_MS / 1000 {
+        match try_give_back(engine, claim).await {
+            Err(DbError::Unavailable(_)) => {}
+            Err(DbError::Fenced) => return Ok(Ended::Lost),
+            Err(_) => return Err(error),
+            Ok(()) => {
+                tracing::warn!(
+                    error = errors::chain(&error),
+                    "the database was away; the run waits in the queue"
+                );
+                return Ok(Ended::Requeued);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = shutdown.cancelled() => return Err(error),
+        }
+    }
+    Err(error)
+}
+
+async fn try_give_back(engine: &Engine, claim: &Claim) -> Result<(), DbError> {
+    let found = integration::find(&engine.db, Scope::Operator, claim.integration_id).await?;
+    let now = engine.clock.now();
+    let tx = engine.db.begin().await?;
+    sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+    // What was spent stands as the last batch has written it.
+    sync_run::requeue(&tx, claim.run_id, None, true).await?;
+    let message = wake_up(&found, claim.run_id, Trigger::Schedule, now)?;
+    outbox::append_sync_request(&tx, &message, now, now).await?;
+    tx.commit().await
 }
 
 /// Gives a run up that has got nowhere in too many attempts, and keeps its message with the reason.

@@ -139,6 +139,7 @@ impl Engine {
         fail_point!("run.claimed");
         let span = tracing::info_span!(
             "sync",
+            otel.kind = "consumer",
             // A run is a trace of its own: 32 hexadecimal digits, as trace ids are.
             trace.id = %claim.run_id.0.simple(),
             sync_run.id = %claim.run_id,
@@ -163,6 +164,12 @@ impl Engine {
                 other => other,
             },
             () = hold::hold(&self.db, &claim, &cancelled) => Ok(Ended::Lost),
+        };
+        let ended = match ended {
+            Err(error @ DbError::Unavailable(_)) => {
+                finish::give_back(self, &claim, shutdown, error).await
+            }
+            ended => ended,
         };
         if matches!(ended, Ok(Ended::Lost)) {
             tracing::warn!("another worker took the run over; this one writes nothing more");

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use nucleus::db::{Db, schema};
+use nucleus::db::{Db, Limits, schema};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, Statement};
 use tempfile::TempDir;
 use url::Url;
@@ -72,7 +72,7 @@ impl TestDb {
             }
         };
         Self {
-            db: Db::connect(&url, CONNECTIONS).await.unwrap(),
+            db: Db::connect(&url, Limits::of(CONNECTIONS)).await.unwrap(),
             raw: raw_connection(&url).await,
             url,
             kind,

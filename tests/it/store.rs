@@ -8,7 +8,7 @@ mod indexes;
 mod integrations;
 mod integrations_state;
 mod ledgers;
-mod migrations;
+pub mod migrations;
 mod outbox;
 mod outbox_order;
 mod records;

@@ -5,22 +5,41 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nucleus::demo::{Fault, Match, Method, generate};
 use serde_json::Value;
+use sqlx::{Connection, PgConnection};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     child::{Api, Child, PATIENCE, World, happens, in_time},
+    db::PostgresDatabase,
     harness::{OPERATOR_KEY, assert_adds_up},
 };
 
 /// base64 of 32 bytes.
 pub const VAULT_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const DATABASE_URL: &str = "NUCLEUS_DATABASE__URL";
+/// What the run that is taken over has to fetch.
+const MESSAGES: u64 = 400;
 /// Fetches in flight at the same time, by default.
 const IN_FLIGHT: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_stopped_past_its_lease_writes_nothing() {
-    const MESSAGES: u64 = 400;
+    let world = World::embedded(generate::bench_mailbox(MESSAGES, 600)).await;
+    stopped_past_its_lease(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_postgresql_neither_does_one_that_was_stopped_in_the_middle_of_a_write() {
+    let postgres = PostgresDatabase::create().await;
     let mut world = World::embedded(generate::bench_mailbox(MESSAGES, 600)).await;
+    // The test's own statements want the schema as well; the program gives it to itself.
+    let url = format!("{}?options[search_path]=dna", postgres.url);
+    world.set(DATABASE_URL, url);
+    stopped_past_its_lease(world).await;
+}
+
+/// A run is taken over from a worker that stands still, which then comes back with what it had in hand.
+async fn stopped_past_its_lease(mut world: World) {
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world.run(&["migrate"]).await.ok();
     let server = world.listen("serve").await;
@@ -32,17 +51,20 @@ async fn a_worker_that_was_stopped_past_its_lease_writes_nothing() {
     let run = server.api.sync(&integration).await;
     let held = world.google.wait_for_held(Method::MessagesGet, IN_FLIGHT);
     in_time(PATIENCE, held).await;
-    stop_between_writes(&world, &stale).await;
+    if world.variables.contains_key(DATABASE_URL) {
+        // Wherever it is: the server takes back what stands still.
+        stale.signal(Signal::SIGSTOP);
+    } else {
+        stop_between_writes(&world, &stale).await;
+    }
     let fence_before = fence(&world).await;
 
     // Its leases run out.
-    let mut database = world.database().await;
     for statement in [
         "UPDATE sync_runs SET lease_until = 1 WHERE status = 'running'",
         "UPDATE outbox SET lease_until = 1 WHERE state = 'leased'",
     ] {
-        let done = sqlx::query(statement).execute(&mut database).await.unwrap();
-        assert_eq!(done.rows_affected(), 1, "{statement}");
+        assert_eq!(execute(&world, statement).await, 1, "{statement}");
     }
     let mut second = Child::spawn(world.command(&["work"]));
     in_time(
@@ -115,12 +137,28 @@ async fn stop_between_writes(world: &World, worker: &Child) {
     assert!(stopped.await);
 }
 
-async fn fence(world: &World) -> i64 {
+/// Runs a statement in the world's database, whichever it is; gives the number of rows it changed.
+async fn execute(world: &World, sql: &'static str) -> u64 {
+    if let Some(url) = world.variables.get(DATABASE_URL) {
+        let mut database = PgConnection::connect(url).await.unwrap();
+        let done = sqlx::query(sql).execute(&mut database).await;
+        return done.unwrap().rows_affected();
+    }
     let mut database = world.database().await;
-    sqlx::query_scalar("SELECT fence FROM sync_runs WHERE status = 'running'")
-        .fetch_one(&mut database)
-        .await
-        .unwrap()
+    let done = sqlx::query(sql).execute(&mut database).await;
+    done.unwrap().rows_affected()
+}
+
+async fn fence(world: &World) -> i64 {
+    let sql = "SELECT fence FROM sync_runs WHERE status = 'running'";
+    if let Some(url) = world.variables.get(DATABASE_URL) {
+        let mut database = PgConnection::connect(url).await.unwrap();
+        let found = sqlx::query_scalar(sql).fetch_one(&mut database).await;
+        return found.unwrap();
+    }
+    let mut database = world.database().await;
+    let found = sqlx::query_scalar(sql).fetch_one(&mut database).await;
+    found.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,8 +26,6 @@ use crate::{
 const NAME: &str = "database";
 /// Why nothing else is said of a database that does not answer.
 const UNUSABLE: &str = "the database cannot be used";
-/// The oldest PostgreSQL whose behaviour is tested.
-const POSTGRES: i32 = 15;
 /// SQLite's `FULL`: a commit is on the disk when it is reported.
 const FULL: i32 = 2;
 /// A larger file takes minutes to be read.
@@ -120,24 +118,9 @@ fn postgres(facts: &inspection::Postgres) -> Check {
         "PostgreSQL {}, synchronous_commit {}, fsync {}",
         facts.version, facts.synchronous_commit, facts.fsync
     );
-    if facts.version_number < POSTGRES * 10_000 {
-        let mend = format!("use version {POSTGRES} or newer");
-        return Check::fail(NAME, detail, mend);
-    }
-    if facts.transaction_read_only == "on" {
-        let detail = format!("{detail}, and it takes no writes");
-        let mend =
-            "point NUCLEUS_DATABASE__URL to the primary, or set default_transaction_read_only off";
-        return Check::fail(NAME, detail, mend);
-    }
-    // Either may lose commits that were reported, and with them mail that Gmail does not list again.
-    if facts.synchronous_commit == "off" {
-        let mend = "run `ALTER DATABASE … SET synchronous_commit = on`: commits can be lost";
-        return Check::fail(NAME, detail, mend);
-    }
-    if facts.fsync == "off" {
-        let mend = "set `fsync = on` in the server's configuration: all can be lost";
-        return Check::fail(NAME, detail, mend);
+    if let Some(problem) = facts.problem() {
+        let detail = format!("{detail}; {}", problem.what);
+        return Check::fail(NAME, detail, problem.mend);
     }
     Check::ok(NAME, detail)
 }

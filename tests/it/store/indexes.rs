@@ -3,7 +3,7 @@
 
 use nucleus::{
     db::{
-        Db, Slicing, gap,
+        Db, Limits, Slicing, gap,
         idempotency_key::{self, Claim, Keyed, Standing},
         integration,
         integration::Filter,
@@ -18,7 +18,7 @@ use super::{super::db::TestDb, at, connect_gmail, strings};
 /// Runs `body` on a connection of its own and asserts that it scanned `index`.
 async fn uses(test: &TestDb, index: &str, body: impl AsyncFnOnce(&Db)) {
     let before = scans(test, index).await;
-    let db = Db::connect(&test.url, 1).await.unwrap();
+    let db = Db::connect(&test.url, Limits::of(1)).await.unwrap();
     body(&db).await;
     // What a connection counted is told when it ends, at the latest.
     db.close().await.unwrap();

@@ -1,21 +1,25 @@
 //! The schema: up, down and up again, beside the platform's own tables, by many at once.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::future::join_all;
+use migration::{Migrator, MigratorTrait};
 use nucleus::{
     db::{
-        Db, DbError, raw_data,
+        Db, DbError, Limits, raw_data,
         schema::{self, SchemaStatus},
     },
     domain::sync::Scope,
 };
 
+use sea_orm::{ConnectOptions, Database};
 use uuid::Uuid;
 
 use super::super::db::{Kind, PostgresDatabase, TestDb, both, both_empty, sqlite_url};
 
 /// What the platform's first migration makes, with rows, and tables of schema `dna` that belong to
 /// others.
-const PLATFORM: &str = "
+pub const PLATFORM: &str = "
     CREATE SCHEMA IF NOT EXISTS dna;
     CREATE TABLE public.migrations (version varchar(10) PRIMARY KEY, description text,
         executed_at timestamptz DEFAULT now());
@@ -107,7 +111,7 @@ async fn a_fresh_database_goes_up_and_down_and_up_again() {
         );
         assert_eq!(test.count(migrations_table(test)).await, 0);
         let status = schema::status(&test.db).await.unwrap();
-        assert_eq!((status.applied.len(), status.pending.len()), (0, 11));
+        assert_eq!((status.applied.len(), status.pending.len()), (0, 12));
 
         schema::migrate(&test.db, &test.url).await.unwrap();
         assert_eq!(shape(test).await, up);
@@ -164,7 +168,7 @@ async fn every_change_adds_its_row_to_the_platforms_table() {
         assert_eq!(
             versions,
             [
-                "001", "002", "003", "004", "005", "006", "007", "008", "009", "010", "012"
+                "001", "002", "003", "004", "005", "006", "007", "008", "009", "010", "012", "013"
             ]
         );
         let second = test
@@ -181,7 +185,7 @@ async fn every_change_adds_its_row_to_the_platforms_table() {
 async fn a_database_that_lacks_changes_says_which_and_how_to_mend_it() {
     both_empty(async |test| {
         let status = schema::status(&test.db).await.unwrap();
-        assert_eq!(status.pending.len(), 11);
+        assert_eq!(status.pending.len(), 12);
         let Err(DbError::Schema(text)) = status.check() else {
             panic!("an empty database must not pass");
         };
@@ -211,7 +215,7 @@ async fn a_database_of_a_newer_version_is_refused_with_a_mend() {
 }
 
 async fn connect_and_migrate(url: &str) -> Result<SchemaStatus, DbError> {
-    let db = Db::connect(url, 2).await?;
+    let db = Db::connect(url, Limits::of(2)).await?;
     schema::migrate(&db, url).await?;
     let status = schema::status(&db).await?;
     db.close().await?;
@@ -272,7 +276,7 @@ async fn a_role_that_may_not_make_schemas_connects_where_dna_exists() {
     ))
     .await;
     let status = async {
-        let db = Db::connect(&url, 1).await?;
+        let db = Db::connect(&url, Limits::of(1)).await?;
         schema::status(&db).await
     };
     let status = status.await;
@@ -294,4 +298,75 @@ async fn a_role_that_owns_dna_and_nothing_else_migrates_the_platforms_database()
     let status = connect_and_migrate(&url).await;
     drop_role(&test, &role).await;
     status.unwrap().check().unwrap();
+}
+
+/// Every column there is: whose, its type, and whether a row needs it.
+async fn columns(test: &TestDb) -> BTreeMap<String, (String, bool)> {
+    let lines = test
+        .column(
+            "SELECT concat_ws('|', table_schema || '.' || table_name || '.' || column_name,
+                data_type || coalesce(character_maximum_length::text, ''),
+                is_nullable = 'NO' AND column_default IS NULL)
+             FROM information_schema.columns
+             WHERE table_schema IN ('dna', 'public') AND table_name <> 'seaql_migrations'",
+        )
+        .await;
+    let parts = lines.iter().map(|line| line.split('|').collect::<Vec<_>>());
+    parts
+        .map(|parts| (parts[0].to_owned(), (parts[1].to_owned(), parts[2] == "t")))
+        .collect()
+}
+
+/// While a new version is rolled out, the one before works on the changed database: what it reads is
+/// there, and what it writes is enough.
+#[tokio::test]
+async fn every_change_leaves_the_version_before_at_work() {
+    let test = TestDb::empty(Kind::Postgres).await;
+    let mut options = ConnectOptions::new(&test.url);
+    options.set_schema_search_path("dna").sqlx_logging(false);
+    let conn = Database::connect(options).await.unwrap();
+    let mut before = BTreeMap::new();
+    for change in Migrator::migrations() {
+        Migrator::up(&conn, Some(1)).await.unwrap();
+        let after = columns(&test).await;
+        let tables: BTreeSet<&str> = before.keys().map(|name: &String| table(name)).collect();
+        for (name, (kind, is_needed)) in &before {
+            let Some((kind_now, is_needed_now)) = after.get(name) else {
+                panic!("{} takes {name} away", change.name());
+            };
+            assert_eq!(kind, kind_now, "{} changes {name}", change.name());
+            assert!(
+                *is_needed || !is_needed_now,
+                "{} wants {name}",
+                change.name()
+            );
+        }
+        for (name, (_, is_needed)) in &after {
+            let is_new = !before.contains_key(name) && tables.contains(table(name));
+            assert!(!(is_new && *is_needed), "{} wants {name}", change.name());
+        }
+        before = after;
+    }
+    assert!(before.len() > 100, "{}", before.len());
+    schema::status(&test.db).await.unwrap().check().unwrap();
+}
+
+fn table(column: &str) -> &str {
+    column.rsplit_once('.').unwrap().0
+}
+
+#[tokio::test]
+async fn mail_is_packed_with_lz4_where_the_server_has_it() {
+    let test = TestDb::postgres().await;
+    let has_lz4 = "SELECT ('lz4' = ANY (enumvals))::text FROM pg_settings
+                   WHERE name = 'default_toast_compression'";
+    let packed = "SELECT DISTINCT attcompression::text FROM pg_attribute
+                  WHERE attrelid = 'dna.raw_data'::regclass
+                      AND attname IN ('data_content', 'meta_data')";
+    let expected = match test.column(has_lz4).await[0].as_str() {
+        "true" => "l",
+        _ => "",
+    };
+    assert_eq!(test.column(packed).await, [expected]);
+    schema::migrate_down(&test.url).await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use nucleus::{
     db::{
-        Db, outbox,
+        Db, Limits, dead_letter, outbox,
         sync_run::{LEASE_MS, WorkerId},
     },
     domain::{
@@ -16,8 +16,8 @@ use nucleus::{
 };
 
 use super::{
-    super::db::both, add_entity, add_integration, at, changed, connect_gmail, integration_of,
-    request,
+    super::db::{Kind, both},
+    add_entity, add_integration, at, changed, connect_gmail, first, integration_of, request,
 };
 use nucleus::db::integration::Integration;
 
@@ -130,7 +130,7 @@ async fn of_200_requests_16_workers_get_each_once() {
                 .unwrap();
         }
         tx.commit().await.unwrap();
-        let other = Db::connect(&test.url, 8).await.unwrap();
+        let other = Db::connect(&test.url, Limits::of(8)).await.unwrap();
         let pools = [&test.db, &other];
         // A worker that is told that nothing is due goes to sleep, so that must be true.
         let workers = join_all((0..16).map(|index| async move {
@@ -152,7 +152,7 @@ async fn of_200_requests_16_workers_get_each_once() {
 async fn a_worker_is_told_that_nothing_is_due_only_if_that_is_so() {
     both(async |test| {
         let row = connect_gmail(&test.db).await;
-        let other = Db::connect(&test.url, 8).await.unwrap();
+        let other = Db::connect(&test.url, Limits::of(8)).await.unwrap();
         let pools = [&test.db, &other];
         for _ in 0..10 {
             for _ in 0..16 {
@@ -275,6 +275,60 @@ async fn retention_removes_the_oldest_and_remembers_how_far() {
             lease(db, WorkerId::new(), 0).await.is_some(),
             "a request is no event"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_of_a_newer_version_is_parked_and_the_others_are_taken() {
+    both(async |test| {
+        let row = connect_gmail(&test.db).await;
+        let newer = [
+            "UPDATE outbox SET event_type = 'dev.nucleus.sync.requested.v2'",
+            // A word that this version does not know, in a type that it does.
+            match test.kind {
+                Kind::Sqlite => "UPDATE outbox SET data = json_set(data, '$.trigger', 'astral')",
+                Kind::Postgres => {
+                    "UPDATE outbox SET data = jsonb_set(data, '{trigger}', '\"astral\"')"
+                }
+            },
+        ];
+        let mut written = Vec::new();
+        for newer in newer {
+            let run = RunId::new();
+            let tx = test.db.begin().await.unwrap();
+            outbox::append_sync_request(&tx, &request(&row, run), at(0), at(0))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            test.sql(&format!(
+                "{newer} WHERE state = 'pending' AND lease_until IS NULL"
+            ))
+            .await;
+            written.push(run);
+            // It is out of the way of the next one.
+            let leased = outbox::lease_sync_request(&test.db, WorkerId::new(), at(1)).await;
+            assert!(leased.unwrap().is_none());
+        }
+        let known = RunId::new();
+        let tx = test.db.begin().await.unwrap();
+        outbox::append_sync_request(&tx, &request(&row, known), at(0), at(0))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let leased = outbox::lease_sync_request(&test.db, WorkerId::new(), at(1)).await;
+        assert_eq!(leased.unwrap().unwrap().request.run_id, known);
+
+        let parked = dead_letter::list(&test.db, true, first(50)).await.unwrap();
+        // They are listed newest first.
+        let parked: Vec<_> = parked.items.into_iter().rev().collect();
+        let runs: Vec<RunId> = parked.iter().filter_map(|letter| letter.run_id).collect();
+        assert_eq!(runs, written);
+        assert!(parked[0].reason.contains("sync.requested.v2"), "{parked:?}");
+        assert_eq!(parked[0].event_type, "dev.nucleus.sync.requested.v2");
+        assert!(parked[1].reason.contains("astral"), "{parked:?}");
+        assert_eq!(parked[1].data["trigger"], "astral");
+        assert_eq!(test.count("outbox").await, 1);
     })
     .await;
 }

@@ -4,17 +4,21 @@
 use std::{
     collections::HashSet,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 use nucleus::{
-    db::{Db, integration::Integration, outbox},
+    db::{Db, Limits, integration::Integration, outbox},
     domain::{RunId, event::DnaAnalysisRequested, sync::Scope},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::yield_now;
 
-use super::{super::db::both, at, changed, connect_gmail};
+use super::{
+    super::{child::moment, db::both},
+    at, changed, connect_gmail,
+};
 
 const WRITERS: u64 = 64;
 const TRANSACTIONS: usize = 8;
@@ -27,7 +31,7 @@ async fn a_reader_that_follows_positions_misses_nothing_and_sees_nothing_rolled_
     println!("{SEED}={seed}");
     both(async |test| {
         let row = connect_gmail(&test.db).await;
-        let pool = Db::connect(&test.url, 40).await.unwrap();
+        let pool = Db::connect(&test.url, Limits::of(40)).await.unwrap();
         let running = AtomicUsize::new(WRITERS as usize);
         let read = async || {
             let mut seen = Vec::new();
@@ -119,8 +123,11 @@ async fn write(
     committed
 }
 
-/// Lets others go first, a random number of times.
+/// Lets others go first, a random number of times or for a random time.
 async fn pause(random: &mut StdRng) {
+    if random.random_bool(0.3) {
+        return moment(Duration::from_micros(random.random_range(0..5_000))).await;
+    }
     for _ in 0..random.random_range(0..20) {
         yield_now().await;
     }

@@ -202,7 +202,9 @@ async fn a_run_put_back_is_claimed_again_and_counts_its_failures() {
             let claimed = claim(db, run).await.unwrap();
             assert_eq!(claimed.attempts, attempts);
             let tx = db.begin().await.unwrap();
-            sync_run::requeue(&tx, run, 40, failure).await.unwrap();
+            sync_run::requeue(&tx, run, Some(40), failure)
+                .await
+                .unwrap();
             tx.commit().await.unwrap();
             assert_eq!(run_status(db, run).await, "queued");
             let late = sync_run::renew(db, run, claimed.fence).await;

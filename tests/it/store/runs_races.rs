@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use nucleus::{
-    db::{Db, DbError, sync_run},
+    db::{Db, DbError, Limits, sync_run},
     domain::{
         SystemClock,
         sync::{RunStatus, Scope, Trigger},
@@ -32,7 +32,7 @@ async fn of_64_claims_at_once_one_wins() {
     both(async |test| {
         let row = connect_gmail(&test.db).await;
         // Two pools stand for two processes.
-        let other = Db::connect(&test.url, 16).await.unwrap();
+        let other = Db::connect(&test.url, Limits::of(16)).await.unwrap();
         for round in 1..=3 {
             let run = match round {
                 1 => add_run(&test.db, &row).await,

@@ -4,20 +4,25 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nucleus::{
-    db::{Db, DbError, outbox, raw_data, sync_run},
+    db::{Db, DbError, Limits, Tx, integration::Integration, outbox, raw_data, sync_run},
     domain::sync::{Counts, Mode},
 };
 use tokio::time::timeout;
 
 use super::{
-    super::db::{CONNECTIONS, TestDb},
+    super::{
+        child::in_time,
+        db::{CONNECTIONS, TestDb},
+    },
     add_run, at, changed, claim, connect_gmail, new_row, store,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_writers_over_two_pools_share_one_file() {
     let test = TestDb::sqlite().await;
-    let other = Db::connect(&test.url, CONNECTIONS).await.unwrap();
+    let other = Db::connect(&test.url, Limits::of(CONNECTIONS))
+        .await
+        .unwrap();
     let write = async |db: &Db| -> Result<(), DbError> {
         let row = connect_gmail(db).await;
         let run = add_run(db, &row).await;
@@ -151,16 +156,145 @@ async fn a_database_that_is_not_there_is_unavailable() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let url = format!("postgres://nobody@127.0.0.1:{port}/none");
-    let refused = Db::connect(&url, 1).await.map(drop);
+    let refused = Db::connect(&url, Limits::of(1)).await.map(drop);
     assert!(
         matches!(refused, Err(DbError::Unavailable(_))),
         "{refused:?}"
     );
-    let refused = Db::connect("sqlite:/nonexistent/folder/nucleus.db", 1)
+    let refused = Db::connect("sqlite:/nonexistent/folder/nucleus.db", Limits::of(1))
         .await
         .map(drop);
     assert!(
         matches!(refused, Err(DbError::Unavailable(_))),
         "{refused:?}"
     );
+}
+
+/// Appends an event, which takes the one row that numbers them.
+async fn number_an_event(tx: &Tx, row: &Integration) -> Result<(), DbError> {
+    let source = outbox::Source {
+        entity_id: row.entity_id,
+        integration_id: row.id,
+        service_name: "gmail".into(),
+        run_id: None,
+    };
+    let events = outbox::append_dna_events(tx, &source, changed(1), at(0)).await;
+    events.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_waited_for_longer_than_its_bound() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    let short = Duration::from_millis(200);
+    let bounds = [
+        Limits {
+            lock_timeout: short,
+            ..Limits::of(2)
+        },
+        Limits {
+            statement_timeout: short,
+            ..Limits::of(2)
+        },
+        Limits {
+            acquire_timeout: short,
+            ..Limits::of(1)
+        },
+    ];
+    for limits in bounds {
+        let db = Db::connect(&test.url, limits).await.unwrap();
+        // Another transaction has the row that is wanted, and here and there the only connection.
+        let holder = match limits.max_connections {
+            1 => db.begin().await.unwrap(),
+            _ => test.db.begin().await.unwrap(),
+        };
+        number_an_event(&holder, &row).await.unwrap();
+        let write = async || {
+            let tx = db.begin().await?;
+            number_an_event(&tx, &row).await?;
+            tx.commit().await
+        };
+        let refused = in_time(Duration::from_secs(5), write()).await;
+        assert!(
+            matches!(refused, Err(DbError::Unavailable(_))),
+            "{limits:?}: {refused:?}"
+        );
+        drop(holder);
+        write().await.unwrap();
+    }
+
+    let limits = Limits {
+        idle_in_transaction_timeout: short,
+        ..Limits::of(2)
+    };
+    let db = Db::connect(&test.url, limits).await.unwrap();
+    let stopped = db.begin().await.unwrap();
+    number_an_event(&stopped, &row).await.unwrap();
+    // The server takes back what stands still, and whoever waits for it goes on.
+    let other = test.db.begin().await.unwrap();
+    let waiting = number_an_event(&other, &row);
+    in_time(Duration::from_secs(5), waiting).await.unwrap();
+    other.commit().await.unwrap();
+    let late = stopped.commit().await;
+    assert!(matches!(late, Err(DbError::Unavailable(_))), "{late:?}");
+    let positions = outbox::positions(&test.db).await.unwrap();
+    assert_eq!(
+        positions.position, 4,
+        "what was taken back counts for nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_an_outage_and_leaves_nothing_half_done() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    // 53100 is what the server says when its disk is full, 58030 when the disk fails.
+    for code in ["53100", "58030"] {
+        test.sql(&format!(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '{code}'; END $$;
+             CREATE TRIGGER full_disk BEFORE INSERT ON outbox EXECUTE FUNCTION full_disk()"
+        ))
+        .await;
+        let tx = test.db.begin().await.unwrap();
+        let rows = vec![new_row(&row, "m1", &[])];
+        raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1))
+            .await
+            .unwrap();
+        let refused = number_an_event(&tx, &row).await;
+        assert!(
+            matches!(refused, Err(DbError::Unavailable(_))),
+            "{refused:?}"
+        );
+        drop(tx);
+        assert!(!raw_data::has_any(&test.db, row.id).await.unwrap());
+        test.sql("DROP FUNCTION full_disk CASCADE").await;
+    }
+    store(&test.db, &row, &["m1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_processes_write_one_sqlite_file_and_none_is_refused() {
+    const WRITERS: usize = 8;
+    const WRITES: usize = 40;
+    let test = TestDb::sqlite().await;
+    let row = connect_gmail(&test.db).await;
+    // A pool each, as processes have: they meet at SQLite's lock and not before.
+    let write = async |writer: usize| {
+        let db = Db::connect(&test.url, Limits::of(2)).await?;
+        for number in 0..WRITES {
+            let tx = db.begin().await?;
+            let rows = vec![new_row(&row, &format!("{writer}-{number}"), &[])];
+            raw_data::upsert(&tx, row.entity_id, row.id, rows, at(1)).await?;
+            number_an_event(&tx, &row).await?;
+            tx.commit().await?;
+        }
+        db.close().await
+    };
+    for written in join_all((0..WRITERS).map(write)).await {
+        written.unwrap();
+    }
+    let all = (WRITERS * WRITES) as i64;
+    assert_eq!(test.count("raw_data").await, all);
+    assert_eq!(outbox::positions(&test.db).await.unwrap().position, all);
 }
