@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use secrecy::SecretString;
 use serde::Serialize;
+use tracing::Span;
 use utoipa::ToSchema;
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     },
     oauth::tokens::TokenService,
     secrets::{Credentials, Labels, SecretError, SecretName, SecretPath, SecretStore},
+    traces,
 };
 
 /// An intent whose writer has not come back for so long belongs to a dead one.
@@ -245,6 +247,7 @@ impl Integrations {
             integration_id: found.id,
             service_name: found.service_name.clone(),
             run_id: None,
+            traceparent: traces::traceparent(&Span::current()),
         };
         let mut count = 0;
         loop {

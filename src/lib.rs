@@ -19,4 +19,5 @@ pub mod queue;
 pub mod secrets;
 pub mod sync;
 pub mod telemetry;
+pub mod traces;
 pub mod worker;

@@ -11,6 +11,7 @@ use nucleus::{
     },
     config::{Config, ConfigErrors},
     telemetry,
+    traces::Traces,
 };
 
 /// Parsing mail is many small allocations on several threads.
@@ -110,14 +111,16 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         _ => {}
     }
     let (config, warnings) = Config::from_environment(cli.config.as_deref(), cli.data_dir)?;
-    telemetry::init(&config.telemetry)?;
+    let endpoint = config.telemetry.otlp_endpoint.as_ref();
+    let traces = endpoint.map(Traces::start).transpose()?;
+    telemetry::init(&config.telemetry, traces.as_ref())?;
     // After the logs, which set a panic hook of their own.
     #[cfg(feature = "failpoints")]
     let _failpoints = cli::crash_at_failpoints();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match cli.command {
+    let done = match cli.command {
         Command::Up => cli::roles::up(&config).await,
         Command::Serve => cli::roles::serve(&config).await,
         Command::Work => cli::roles::work(&config).await,
@@ -129,5 +132,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(command) => cli::import::run(&config, command).await,
         Command::DeadLetter(command) => cli::dead_letter::run(&config, command).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
+    };
+    if let Some(traces) = traces {
+        traces.end().await;
     }
+    done
 }

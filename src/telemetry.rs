@@ -29,10 +29,11 @@ use tracing_subscriber::{
 use crate::{
     config::{LogFormat, Telemetry},
     domain::{Clock, SystemClock, time},
+    traces::{TRACE_ID, Traces},
 };
 
-/// The field that becomes `logging.googleapis.com/trace`: a span's or event's W3C trace id.
-pub const TRACE_ID: &str = "trace.id";
+/// What a span is called and is for elsewhere; no line of a log needs it.
+const FOR_TRACES: &str = "otel.";
 
 /// Longest text of one field, in bytes; Cloud Logging takes entries of 256 KB:
 /// <https://cloud.google.com/logging/quotas>
@@ -49,8 +50,9 @@ pub enum TelemetryError {
     AlreadySet(#[from] SetGlobalDefaultError),
 }
 
-/// Sets logging up for the whole process; to be called once.
-pub fn init(settings: &Telemetry) -> Result<(), TelemetryError> {
+/// Sets logging up for the whole process, and the telling of `traces` where there are any; to be called
+/// once.
+pub fn init(settings: &Telemetry, traces: Option<&Traces>) -> Result<(), TelemetryError> {
     let is_json = match settings.format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Text => false,
@@ -63,7 +65,17 @@ pub fn init(settings: &Telemetry) -> Result<(), TelemetryError> {
         write: Box::new(|line| drop(io::stderr().lock().write_all(line.as_bytes()))),
     };
     let filter = EnvFilter::builder().parse(&settings.filter)?;
-    tracing::subscriber::set_global_default(Registry::default().with(filter).with(lines))?;
+    match traces {
+        None => {
+            tracing::subscriber::set_global_default(Registry::default().with(filter).with(lines))?
+        }
+        // What is left out of the log is traced all the same.
+        Some(traces) => tracing::subscriber::set_global_default(
+            Registry::default()
+                .with(traces.layer())
+                .with(lines.with_filter(filter)),
+        )?,
+    }
     if is_json {
         // The default hook writes several lines, none of them JSON.
         panic::set_hook(Box::new(|panicked| {
@@ -234,6 +246,9 @@ impl Fields {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         // Macros of the log facade write `r#type` for a field called type.
         let name = field.name().trim_start_matches("r#");
+        if name.starts_with(FOR_TRACES) {
+            return;
+        }
         self.0.insert(name.to_owned(), value.into());
     }
 

@@ -21,6 +21,7 @@ mod m007_oauth_sessions;
 mod m008_idempotency_keys;
 mod m009_metrics;
 mod m010_imports;
+mod m011_traces;
 mod m012_dead_letters;
 mod m013_compression;
 
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m008_idempotency_keys::Migration),
             Box::new(m009_metrics::Migration),
             Box::new(m010_imports::Migration),
+            Box::new(m011_traces::Migration),
             Box::new(m012_dead_letters::Migration),
             Box::new(m013_compression::Migration),
         ]

@@ -19,7 +19,7 @@ use super::{
     error::{ApiError, Problem, name_request},
     site::Site,
 };
-use crate::domain::clock::Stopwatch;
+use crate::{domain::clock::Stopwatch, traces};
 
 /// Header fields of one request: several times what proxies and browsers send together.
 pub(super) const MAX_HEADERS: usize = 100;
@@ -95,14 +95,18 @@ pub(super) async fn enter(
         .and_then(trace_id_of)
         .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let route = request.extensions().get::<MatchedPath>();
     let span = tracing::info_span!(
         "request",
+        otel.name = route.map(|route| format!("{} {}", request.method(), route.as_str())),
+        otel.kind = "server",
         trace.id = trace_id,
         request.id = id.0,
         http.method = %request.method(),
         http.path = request.uri().path(),
         client.address = peer.map(|ConnectInfo(address)| tracing::field::display(address.ip())),
     );
+    traces::go_on(&span, traceparent);
     let mut line = Line::begin(&request, span.clone());
     let answer = next.run(request).instrument(span).await;
     line.status = Some(answer.status());

@@ -237,4 +237,9 @@ pub const KEYS: &[Key] = &[
         "info",
         "What is logged, in the syntax of tracing's EnvFilter, for instance `info,nucleus::sync=debug`",
     ),
+    open(
+        "telemetry.otlp_endpoint",
+        "",
+        "OpenTelemetry collector that traces are sent to, in OTLP over HTTP, for instance `http://127.0.0.1:4318`. Default: `OTEL_EXPORTER_OTLP_ENDPOINT`; without either there are no traces",
+    ),
 ];

@@ -186,6 +186,8 @@ pub struct Telemetry {
     pub format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`; checked.
     pub filter: String,
+    /// Where traces are sent, in OTLP over HTTP; without it there are none.
+    pub otlp_endpoint: Option<Url>,
 }
 
 /// The shape of a log line.

@@ -20,7 +20,13 @@ use super::{
 /// A secret's file and the configuration file may not be longer; neither comes near it.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// Variables of other programs that the defaults depend on.
-const PLATFORM_VARIABLES: [&str; 4] = ["PORT", "HOME", "XDG_DATA_HOME", "PUBSUB_EMULATOR_HOST"];
+const PLATFORM_VARIABLES: [&str; 5] = [
+    "PORT",
+    "HOME",
+    "XDG_DATA_HOME",
+    "PUBSUB_EMULATOR_HOST",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
 
 /// Says that a value is missing because a problem was noted in the reader.
 #[derive(Debug, Clone, Copy)]

@@ -542,10 +542,28 @@ fn telemetry(reader: &mut Reader) -> Result<Telemetry, Noted> {
             Err(error) => Err(format!("is {text:?}, not a log filter: {error}")),
         }
     });
+    let otlp_endpoint = otlp_endpoint(reader);
     Ok(Telemetry {
         format: format?,
         filter: filter?,
+        otlp_endpoint: otlp_endpoint?,
     })
+}
+
+/// The program's own setting, or the variable that every OpenTelemetry exporter reads:
+/// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
+fn otlp_endpoint(reader: &mut Reader) -> Result<Option<Url>, Noted> {
+    const STANDARD: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    if let Some(url) = reader.optional("telemetry.otlp_endpoint", web_url)? {
+        return Ok(Some(url));
+    }
+    let Some(text) = reader.platform(STANDARD).map(str::to_owned) else {
+        return Ok(None);
+    };
+    match web_url(&text) {
+        Ok(url) => Ok(Some(url)),
+        Err(problem) => Err(reader.refuse(STANDARD, problem)),
+    }
 }
 
 /// A whole number from `least` to `most`.

@@ -530,3 +530,21 @@ fn pubsub_needs_a_project_and_takes_an_emulator() {
     let found = problems(None, &[("NUCLEUS_QUEUE__KIND", "kafka")]);
     assert!(found[0].contains("embedded, pubsub"), "{found:?}");
 }
+
+#[test]
+fn a_collector_is_named_by_the_program_s_own_setting_or_the_usual_variable() {
+    let endpoint = |variables: &[(&str, &str)]| {
+        let url = load(variables).0.telemetry.otlp_endpoint;
+        url.map(|url| url.to_string())
+    };
+    let own = ("NUCLEUS_TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:4318");
+    let usual = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318/base");
+    assert_eq!(endpoint(&[]), None);
+    assert_eq!(endpoint(&[usual]).unwrap(), "https://collector:4318/base");
+    assert_eq!(endpoint(&[usual, own]).unwrap(), "http://127.0.0.1:4318/");
+    let wrong = problems(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")]);
+    assert!(
+        wrong[0].starts_with("OTEL_EXPORTER_OTLP_ENDPOINT "),
+        "{wrong:?}"
+    );
+}

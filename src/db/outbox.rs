@@ -36,12 +36,15 @@ pub struct Source {
     pub service_name: String,
     /// The run that found them, if one did.
     pub run_id: Option<RunId>,
+    /// The trace that the events belong to, as W3C's `traceparent`, where traces are sent.
+    pub traceparent: Option<String>,
 }
 
 /// Appends a request to sync, to be taken no earlier than `available_at`.
 pub async fn append_sync_request(
     tx: &Tx,
     request: &SyncRequested,
+    traceparent: Option<&str>,
     available_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
@@ -59,6 +62,7 @@ pub async fn append_sync_request(
             available_at.timestamp_millis().into(),
             None::<DateTime<Utc>>.into(),
             None::<i64>.into(),
+            traceparent.into(),
         ])
         .execute(&tx.inner)
         .await
@@ -111,6 +115,7 @@ pub async fn append_dna_events(
                 now.timestamp_millis().into(),
                 published_at.into(),
                 position.into(),
+                source.traceparent.clone().into(),
             ])
             .execute(&tx.inner)
             .await?;
@@ -133,7 +138,7 @@ pub(super) async fn take_positions(tx: &Tx, count: i64) -> Result<i64, DbError> 
 fn insert() -> Sql {
     Sql::new(
         "INSERT INTO outbox (id, topic, event_type, entity_id, integration_id, service_name, data,
-            created_at, state, available_at, published_at, position) VALUES ",
+            created_at, state, available_at, published_at, position, traceparent) VALUES ",
         [],
     )
 }
@@ -344,6 +349,7 @@ struct EventRow {
     data: JsonValue,
     created_at: DateTime<Utc>,
     position: i64,
+    traceparent: Option<String>,
 }
 
 /// DNA-analysis events after `position`, oldest first.
@@ -354,7 +360,8 @@ pub async fn events_after(
     limit: u64,
 ) -> Result<Vec<PositionedEvent>, DbError> {
     let rows: Vec<EventRow> = Sql::new(
-        "SELECT id, event_type, integration_id, service_name, data, created_at, position
+        "SELECT id, event_type, integration_id, service_name, data, created_at, position,
+            traceparent
          FROM outbox WHERE position > $1",
         [position.into()],
     )
@@ -375,6 +382,7 @@ pub async fn events_after(
                 subject: row.integration_id,
                 time: row.created_at,
                 datacontenttype: "application/json",
+                traceparent: row.traceparent,
                 data: row.data,
             },
         })

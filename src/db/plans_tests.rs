@@ -90,6 +90,7 @@ async fn run_once(db: &Db, of: &Integration) {
         mode: Mode::Full,
         requested_at: now(),
         confirm_mass_deletion: false,
+        traceparent: None,
     };
     let request = SyncRequested {
         run_id: run.id,
@@ -107,7 +108,7 @@ async fn run_once(db: &Db, of: &Integration) {
         sync_run::active(tx, of.id).await.unwrap();
         sync_run::insert(tx, &run).await.unwrap();
         sync_run::ask_again(tx, run.id, now(), false).await.unwrap();
-        outbox::append_sync_request(tx, &request, now(), now())
+        outbox::append_sync_request(tx, &request, None, now(), now())
             .await
             .unwrap();
     })
@@ -147,6 +148,7 @@ async fn run_once(db: &Db, of: &Integration) {
         integration_id: of.id,
         service_name: of.service_name.clone(),
         run_id: Some(run.id),
+        traceparent: None,
     };
     let changed = ChangedRecord {
         id: RecordId::new(),

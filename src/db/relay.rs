@@ -42,6 +42,8 @@ pub struct Outgoing {
     pub data: JsonValue,
     /// When it became true.
     pub created_at: DateTime<Utc>,
+    /// The trace it belongs to, as W3C's `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 /// Takes up to `limit` messages of a topic that are due, those first that have been due longest; none
@@ -82,7 +84,7 @@ async fn try_claim(
                 WHERE topic = $3 AND state = 'pending' AND available_at <= $4
                 ORDER BY available_at, id LIMIT $5)
              RETURNING id, topic, event_type, entity_id, integration_id, service_name, data,
-                created_at"
+                created_at, traceparent"
         ),
         [
             owner.into(),

@@ -95,6 +95,8 @@ pub struct NewRun {
     pub requested_at: DateTime<Utc>,
     /// Whether the operator confirmed that many records may be erased at once.
     pub confirm_mass_deletion: bool,
+    /// The trace of the request, as W3C's `traceparent`, where traces are sent.
+    pub traceparent: Option<String>,
 }
 
 /// Adds a queued run; if the integration has an active one it is a [`DbError::Conflict`], and the
@@ -102,7 +104,7 @@ pub struct NewRun {
 pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
     let inserted = Sql::new(
         "INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by,
-            mode, status, counts, requested_at, confirm_mass_deletion) VALUES ",
+            mode, status, counts, requested_at, confirm_mass_deletion, traceparent) VALUES ",
         [],
     )
     .tuple([
@@ -117,6 +119,7 @@ pub async fn insert(tx: &Tx, run: &NewRun) -> Result<(), DbError> {
         serde_json::json!(Counts::default()).into(),
         run.requested_at.into(),
         run.confirm_mass_deletion.into(),
+        run.traceparent.clone().into(),
     ])
     // A statement that fails would end the transaction in PostgreSQL.
     .push(" ON CONFLICT (integration_id) WHERE status IN ('queued', 'running') DO NOTHING")
@@ -213,6 +216,8 @@ pub struct Claim {
     pub quota_units: i64,
     /// See [`Mode`].
     pub mode: String,
+    /// The trace of the request that asked for it, as W3C's `traceparent`, where traces are sent.
+    pub traceparent: Option<String>,
 }
 
 #[derive(FromQueryResult)]
@@ -225,6 +230,7 @@ struct ClaimRow {
     counts: JsonValue,
     quota_units: i64,
     mode: String,
+    traceparent: Option<String>,
 }
 
 impl ClaimRow {
@@ -238,6 +244,7 @@ impl ClaimRow {
             counts: counts(self.counts)?,
             quota_units: self.quota_units,
             mode: self.mode,
+            traceparent: self.traceparent,
         })
     }
 }
@@ -276,7 +283,8 @@ pub async fn begin_import(
     .push(&format!(
         ", {clock} + {LEASE_MS})
          ON CONFLICT (integration_id) WHERE status IN ('queued', 'running') DO NOTHING
-         RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode"
+         RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode,
+            traceparent"
     ))
     .one(&tx.inner)
     .await?;
@@ -300,7 +308,8 @@ pub async fn claim(
                 started_at = coalesce(started_at, $4)
              WHERE id = $1 AND kind = 'sync'
                AND (status = 'queued' OR (status = 'running' AND lease_until < {clock}))
-             RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode"
+             RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode,
+                traceparent"
         ),
         [id.into(), owner.into(), LEASE_MS.into(), now.into()],
     )
@@ -507,6 +516,8 @@ pub struct Abandoned {
     pub id: RunId,
     /// Of which integration.
     pub integration_id: IntegrationId,
+    /// The trace it belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// Puts syncs back into the queue whose lease is over, or every running one (`all`, for a process
@@ -517,7 +528,7 @@ pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<Vec<Abandoned>, DbErro
         format!(
             "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL
              WHERE status = 'running' AND kind = 'sync' AND ($1 OR lease_until < {clock})
-             RETURNING id, integration_id"
+             RETURNING id, integration_id, traceparent"
         ),
         [all.into()],
     )

@@ -70,6 +70,10 @@ pub struct CloudEvent {
     pub time: DateTime<Utc>,
     /// Always `application/json`.
     pub datacontenttype: &'static str,
+    /// The trace that the event belongs to, as W3C's `traceparent`; only where traces are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub traceparent: Option<String>,
     /// What the type says it is.
     #[schema(value_type = DnaAnalysisRequested)]
     pub data: Value,

@@ -100,6 +100,7 @@ pub async fn import(
             integration_id: id,
             service_name: found.service_name.clone(),
             run_id: Some(run),
+            traceparent: None,
         },
         integration: &found,
         counts: claim.counts.clone(),
@@ -187,6 +188,7 @@ async fn begin(import: &Import<'_>, found: &Integration) -> Result<Claim, Import
             mode: Mode::Full,
             requested_at,
             confirm_mass_deletion: false,
+            traceparent: None,
         };
         match sync_run::begin_import(&tx, &new, WorkerId::new(), engine.clock.now()).await {
             Ok(claim) => {

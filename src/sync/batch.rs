@@ -110,6 +110,7 @@ pub(crate) struct Committed {
 }
 
 /// Does what the entries say, in one transaction.
+#[tracing::instrument(name = "batch", skip_all, fields(batch.entries = entries.len()))]
 pub(crate) async fn commit(
     db: &Db,
     entries: Vec<Entry>,

@@ -297,7 +297,8 @@ async fn requeue(
         Trigger::Schedule,
         now,
     )?;
-    outbox::append_sync_request(&tx, &message, available_at, now).await?;
+    let traceparent = active.claim.traceparent.as_deref();
+    outbox::append_sync_request(&tx, &message, traceparent, available_at, now).await?;
     save_spending(&active, &tx).await?;
     tx.commit().await?;
     if let Some(detail) = failure {
@@ -352,7 +353,8 @@ async fn try_give_back(engine: &Engine, claim: &Claim) -> Result<(), DbError> {
     // What was spent stands as the last batch has written it.
     sync_run::requeue(&tx, claim.run_id, None, true).await?;
     let message = wake_up(&found, claim.run_id, Trigger::Schedule, now)?;
-    outbox::append_sync_request(&tx, &message, now, now).await?;
+    let traceparent = claim.traceparent.as_deref();
+    outbox::append_sync_request(&tx, &message, traceparent, now, now).await?;
     tx.commit().await
 }
 

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tracing::Span;
 use url::Url;
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     },
     metrics::Metrics,
     oauth::tokens::TokenService,
+    traces,
 };
 
 mod access;
@@ -136,6 +138,7 @@ pub async fn request_in(
         },
         requested_at: now,
         confirm_mass_deletion: request.confirm_mass_deletion,
+        traceparent: traces::traceparent(&Span::current()),
     };
     loop {
         if let Some(active) = sync_run::active(tx, id).await? {
@@ -155,7 +158,8 @@ pub async fn request_in(
         }
     }
     let message = wake_up(&found, run.id, request.trigger, now)?;
-    outbox::append_sync_request(tx, &message, now, now).await?;
+    let traceparent = run.traceparent.as_deref();
+    outbox::append_sync_request(tx, &message, traceparent, now, now).await?;
     Ok(sync_run::active(tx, id).await?.ok_or(DbError::NotFound)?)
 }
 
@@ -182,7 +186,8 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
     for run in &runs {
         let found = integration::find_in(&tx, Scope::Operator, run.integration_id).await?;
         let message = wake_up(&found, run.id, Trigger::Schedule, now)?;
-        outbox::append_sync_request(&tx, &message, now, now).await?;
+        let traceparent = run.traceparent.as_deref();
+        outbox::append_sync_request(&tx, &message, traceparent, now, now).await?;
     }
     tx.commit().await?;
     Ok(runs.len())

@@ -66,7 +66,7 @@ pub async fn redrive(db: &Db, now: DateTime<Utc>, id: EventId) -> Result<Redrive
         // It waits for a message that may be late, or was lost.
         let found = integration::find_in(&tx, Scope::Operator, integration_id).await?;
         let message = wake_up(&found, run.run_id, request.trigger, now)?;
-        outbox::append_sync_request(&tx, &message, now, now).await?;
+        outbox::append_sync_request(&tx, &message, None, now, now).await?;
     }
     if !dead_letter::mark_redriven(&tx, id, run.run_id, now).await? {
         // Somebody else did it in between; theirs is the message.

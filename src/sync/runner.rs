@@ -12,7 +12,7 @@ use std::sync::{
 use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{Engine, Service, SyncSettings, access, finish, hold, labels, pages, resync};
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
         RunId,
         sync::{Counts, Mode, RunStatus, Scope},
     },
+    traces,
 };
 
 /// Rows adopted in one transaction.
@@ -145,6 +146,7 @@ impl Engine {
             sync_run.id = %claim.run_id,
             integration.id = %claim.integration_id,
         );
+        traces::go_on(&span, claim.traceparent.as_deref());
         self.run_claimed(claim, shutdown).instrument(span).await
     }
 
@@ -201,6 +203,7 @@ impl Engine {
                 integration_id: claim.integration_id,
                 service_name: found.service_name.clone(),
                 run_id: Some(claim.run_id),
+                traceparent: traces::traceparent(&Span::current()),
             },
             mode: mode_of(&claim.mode),
             counts: claim.counts.clone(),

@@ -164,8 +164,11 @@ fn message(row: Outgoing) -> Message {
         ("integration_id", row.integration_id.to_string()),
         ("service_name", row.service_name),
     ];
+    // CloudEvents' extension for traces, where there are any.
+    let traceparent = row.traceparent.map(|value| ("ce-traceparent", value));
     let attributes: HashMap<String, String> = attributes
         .into_iter()
+        .chain(traceparent)
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
     Message {

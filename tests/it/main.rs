@@ -57,4 +57,5 @@ mod takeover;
 mod test_clock;
 mod tidy;
 mod tokens;
+mod traces;
 mod waiting;

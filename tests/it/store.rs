@@ -115,6 +115,7 @@ fn new_run(of: &Integration) -> sync_run::NewRun {
         mode: Mode::Full,
         requested_at: at(0),
         confirm_mass_deletion: false,
+        traceparent: None,
     }
 }
 

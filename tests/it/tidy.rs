@@ -38,8 +38,9 @@ const IMPORTS: Table = &[
     ("config", &["domain"]),
     (
         "telemetry",
-        &["config::Telemetry", "config::LogFormat", "domain"],
+        &["config::Telemetry", "config::LogFormat", "domain", "traces"],
     ),
+    ("traces", &["domain"]),
     ("loops", &[]),
     ("metrics", &["domain"]),
     ("db", &["domain", "metrics::Total"]),
@@ -47,11 +48,14 @@ const IMPORTS: Table = &[
     ("secrets", &["domain"]),
     ("oauth", &["domain", "metrics", "db", "secrets"]),
     ("connectors", &["domain", "metrics", "oauth::Consent"]),
-    ("sync", &["domain", "metrics", "db", "oauth", "connectors"]),
+    (
+        "sync",
+        &["domain", "traces", "metrics", "db", "oauth", "connectors"],
+    ),
     ("keys", &["domain", "db"]),
     (
         "integrations",
-        &["domain", "db", "oauth", "secrets", "connectors"],
+        &["domain", "traces", "db", "oauth", "secrets", "connectors"],
     ),
     (
         "connect",
@@ -105,6 +109,7 @@ const IMPORTS: Table = &[
             "metrics",
             "secrets::Credentials",
             "secrets::OAuth2Credentials",
+            "traces",
         ],
     ),
     ("cli", BELOW_APP),
@@ -139,7 +144,13 @@ const PLACES: Table = &[
     ("email", &["connectors/gmail/message", "import/"]),
     (
         "reqwest",
-        &["connectors/client", "oauth/", "oauth.rs", "cli/demo"],
+        &[
+            "connectors/client",
+            "oauth/",
+            "oauth.rs",
+            "traces",
+            "cli/demo",
+        ],
     ),
     ("axum", &["api/", "demo/"]),
     ("hyper", &["api/connection"]),
@@ -149,6 +160,11 @@ const PLACES: Table = &[
     ("utoipa_axum", &["api/"]),
     ("utoipa_swagger_ui", &["api/docs"]),
     ("rustix", &["cli/"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_http", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
+    ("tracing_opentelemetry", &["traces"]),
     ("std::env", &["config/", "config.rs"]),
 ];
 

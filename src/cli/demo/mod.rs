@@ -65,7 +65,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         .await
         .context("the stand-in for Google cannot listen on 127.0.0.1")?;
     let config = config(&google, folder.path())?;
-    telemetry::init(&config.telemetry)?;
+    telemetry::init(&config.telemetry, None)?;
     let app = App::build(&config, Arc::clone(&clock), Setup::Create).await?;
     let key = app::first_operator_key(&app)
         .await?

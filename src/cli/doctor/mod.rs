@@ -56,7 +56,7 @@ pub async fn doctor(
         Ok(read) => read,
         Err(mistakes) => return Err(unusable(report, mistakes)),
     };
-    telemetry::init(&config.telemetry)?;
+    telemetry::init(&config.telemetry, None)?;
     if warnings.is_empty() {
         report.add(Check::ok("configuration", "valid"));
     }

@@ -121,7 +121,7 @@ async fn requests_and_events_are_found_by_index() {
     let row = connect_gmail(&test.db).await;
     let tx = test.db.begin().await.unwrap();
     let request = super::request(&row, RunId::new());
-    outbox::append_sync_request(&tx, &request, at(0), at(0))
+    outbox::append_sync_request(&tx, &request, None, at(0), at(0))
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -124,6 +124,7 @@ async fn another_entity_sees_nothing_and_changes_nothing() {
             integration_id: row.id,
             service_name: "gmail".into(),
             run_id: Some(run),
+            traceparent: None,
         };
         let tx = db.begin().await.unwrap();
         outbox::append_dna_events(&tx, &source, changed(1), at(0))

@@ -27,12 +27,13 @@ fn source(of: &Integration) -> outbox::Source {
         integration_id: of.id,
         service_name: of.service_name.clone(),
         run_id: Some(RunId::new()),
+        traceparent: None,
     }
 }
 
 async fn append(db: &Db, of: &Integration, run: RunId, available: i64) {
     let tx = db.begin().await.unwrap();
-    outbox::append_sync_request(&tx, &request(of, run), at(available), at(0))
+    outbox::append_sync_request(&tx, &request(of, run), None, at(available), at(0))
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -53,7 +54,7 @@ async fn a_request_is_leased_renewed_freed_and_acknowledged() {
         append(db, &row, late, 20).await;
         append(db, &row, early, 10).await;
         let tx = db.begin().await.unwrap();
-        outbox::append_sync_request(&tx, &request(&row, RunId::new()), at(0), at(0))
+        outbox::append_sync_request(&tx, &request(&row, RunId::new()), None, at(0), at(0))
             .await
             .unwrap();
         drop(tx);
@@ -125,7 +126,7 @@ async fn of_200_requests_16_workers_get_each_once() {
         let tx = test.db.begin().await.unwrap();
         for index in 0..200 {
             let request = request(&row, RunId::new());
-            outbox::append_sync_request(&tx, &request, at(index % 7), at(0))
+            outbox::append_sync_request(&tx, &request, None, at(index % 7), at(0))
                 .await
                 .unwrap();
         }
@@ -297,7 +298,7 @@ async fn a_message_of_a_newer_version_is_parked_and_the_others_are_taken() {
         for newer in newer {
             let run = RunId::new();
             let tx = test.db.begin().await.unwrap();
-            outbox::append_sync_request(&tx, &request(&row, run), at(0), at(0))
+            outbox::append_sync_request(&tx, &request(&row, run), None, at(0), at(0))
                 .await
                 .unwrap();
             tx.commit().await.unwrap();
@@ -312,7 +313,7 @@ async fn a_message_of_a_newer_version_is_parked_and_the_others_are_taken() {
         }
         let known = RunId::new();
         let tx = test.db.begin().await.unwrap();
-        outbox::append_sync_request(&tx, &request(&row, known), at(0), at(0))
+        outbox::append_sync_request(&tx, &request(&row, known), None, at(0), at(0))
             .await
             .unwrap();
         tx.commit().await.unwrap();

@@ -106,6 +106,7 @@ async fn write(
             integration_id: row.id,
             service_name: "gmail".into(),
             run_id: Some(run),
+            traceparent: None,
         };
         let records = changed(random.random_range(1..=3) * 100);
         let tx = pool.begin().await.unwrap();

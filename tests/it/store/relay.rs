@@ -30,6 +30,7 @@ fn source(of: &Integration) -> outbox::Source {
         integration_id: of.id,
         service_name: of.service_name.clone(),
         run_id: Some(RunId::new()),
+        traceparent: None,
     }
 }
 
@@ -123,7 +124,7 @@ async fn a_request_that_the_broker_has_stays_until_a_worker_is_done_with_it() {
         let tx = db.begin().await.unwrap();
         for available in [0, 200] {
             let request = request(&row, RunId::new());
-            outbox::append_sync_request(&tx, &request, at(available), at(0))
+            outbox::append_sync_request(&tx, &request, None, at(available), at(0))
                 .await
                 .unwrap();
         }

@@ -32,6 +32,7 @@ async fn eight_writers_over_two_pools_share_one_file() {
             integration_id: row.id,
             service_name: "gmail".into(),
             run_id: Some(run),
+            traceparent: None,
         };
         for batch in 0..25 {
             let tx = db.begin().await?;
@@ -177,6 +178,7 @@ async fn number_an_event(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         integration_id: row.id,
         service_name: "gmail".into(),
         run_id: None,
+        traceparent: None,
     };
     let events = outbox::append_dna_events(tx, &source, changed(1), at(0)).await;
     events.map(drop)
