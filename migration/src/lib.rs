@@ -24,6 +24,7 @@ mod m010_imports;
 mod m011_traces;
 mod m012_dead_letters;
 mod m013_compression;
+mod m014_outbox_requests;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m011_traces::Migration),
             Box::new(m012_dead_letters::Migration),
             Box::new(m013_compression::Migration),
+            Box::new(m014_outbox_requests::Migration),
         ]
     }
 }

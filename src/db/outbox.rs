@@ -322,9 +322,10 @@ pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<u64, DbError> {
 
 /// Requests of an integration that is removed.
 pub async fn delete_sync_requests(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
+    // Its index holds requests alone, which the statement has to say without a variable.
     Sql::new(
-        "DELETE FROM outbox WHERE topic = $1 AND integration_id = $2",
-        [SYNC_REQUESTS.into(), integration.into()],
+        format!("DELETE FROM outbox WHERE topic = '{SYNC_REQUESTS}' AND integration_id = $1"),
+        [integration.into()],
     )
     .execute(&tx.inner)
     .await

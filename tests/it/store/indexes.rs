@@ -10,10 +10,15 @@ use nucleus::{
         outbox, overview, raw_data, sync_listing,
         sync_run::{self, WorkerId},
     },
-    domain::{RunId, sync::Scope},
+    demo::generate,
+    domain::{RunId, event::encode_position, sync::Scope},
 };
+use serde_json::json;
 
-use super::{super::db::TestDb, at, connect_gmail, strings};
+use super::{
+    super::{child::World, db::TestDb},
+    at, connect_gmail, strings,
+};
 
 /// Runs `body` on a connection of its own and asserts that it scanned `index`.
 async fn uses(test: &TestDb, index: &str, body: impl AsyncFnOnce(&Db)) {
@@ -297,4 +302,80 @@ async fn what_an_operator_watches_is_found_by_index() {
         })
         .await;
     }
+}
+
+/// Whatever the program does in a day, no statement of it reads a large table from end to end: the
+/// server counts that, whichever statement it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_program_reads_no_large_table_from_end_to_end() {
+    let mut test = database().await;
+    // What the rows stand for is not the program's to do.
+    test.sql(
+        "UPDATE entity_integrations SET next_sync_at = next_sync_at + interval '50 years';
+         UPDATE event_position SET position = 8000;
+         UPDATE outbox SET published_at = now() WHERE state = 'published'",
+    )
+    .await;
+    test.sql("VACUUM (ANALYZE)").await;
+    // What this connection has counted so far is told now, and not in the middle.
+    test.sql("SELECT pg_stat_force_next_flush()").await;
+    test.url = test
+        .url
+        .replace("nucleus-index-test", "nucleus-index-test-program");
+    let mut world = World::embedded(generate::bench_mailbox(300, 600)).await;
+    world.set("NUCLEUS_DATABASE__URL", &test.url);
+    let before = whole_reads(&test).await;
+    let server = world.listen("up").await;
+    let api = &server.api;
+    let integration = api.connect(&world).await;
+    let success = async || {
+        let run = api.sync(&integration).await;
+        let run = api.ended(&run).await;
+        assert_eq!(run["status"], "success", "{run}");
+    };
+    success().await;
+    world.google.with_mailbox(|mailbox| {
+        let ids = mailbox.ids();
+        mailbox.delete(&ids[0]);
+        mailbox.relabel(&ids[1], &["STARRED"], &["INBOX"]);
+        mailbox.deliver(generate::arrival(1, 1), &["INBOX"]);
+    });
+    success().await;
+    world
+        .google
+        .with_mailbox(|mailbox| mailbox.expire_history());
+    success().await;
+    api.post_under("a key", "/entities", &json!({"name": "Somebody"}))
+        .await
+        .unwrap();
+    // After the events that only fill the table.
+    let path = format!("/events?cursor={}", encode_position(8000));
+    assert!(!api.get(&path).await["items"].as_array().unwrap().is_empty());
+    for path in ["/entities", "/integrations/", "/integrations/?status=error"] {
+        api.get(path).await;
+    }
+    for rest in ["", "/runs", "/records"] {
+        api.get(&format!("/integrations/{integration}{rest}")).await;
+    }
+    world.run(&["tick"]).await.ok();
+    // What was erased and what arrived count as well.
+    let path = format!("/integrations/{integration}?data=delete");
+    let (status, answer) = api.try_send("DELETE", &path, None).await.unwrap();
+    assert_eq!((status, &answer["records"]), (200, &json!(301)), "{answer}");
+    server.stop().await;
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND application_name = 'nucleus-index-test-program'";
+    while test.number(running).await > 0 {}
+    assert_eq!(whole_reads(&test).await, before);
+}
+
+/// How often each large table was read from end to end.
+async fn whole_reads(test: &TestDb) -> Vec<String> {
+    test.column(
+        "SELECT relname || ' ' || seq_scan FROM pg_stat_user_tables
+         WHERE schemaname = 'dna' AND relname IN ('raw_data', 'outbox', 'sync_runs', 'sync_listing',
+            'sync_gaps', 'entity_integrations')
+         ORDER BY relname",
+    )
+    .await
 }
