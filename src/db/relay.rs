@@ -15,10 +15,12 @@ use crate::domain::{
     event::{DNA_ANALYSIS, SYNC_REQUESTS},
 };
 
-/// A sync request that the broker has is published again if no worker is done with it after this
-/// long, in milliseconds: a broker may lose a message, and the run would wait for ever. Longer than
-/// most backlogs, and a message more costs nothing but itself.
-const RESEND_MS: i64 = 3_600_000;
+/// A sync request that the broker has is published again if no worker is done with it after this long, in
+/// milliseconds: a broker may lose a message, or bring it to a reader that is gone, and the run would wait for
+/// ever. After that whenever it is twice as old, so that a backlog grows by a few messages a request and no more.
+const RESEND_MS: i64 = 60_000;
+/// But not later than this, in milliseconds.
+const LONGEST_RESEND_MS: i64 = 3_600_000;
 
 /// Names the lock under which relays claim; any number that nothing else in the database locks.
 const CLAIMING: i64 = 0x6e75_636c_6575_7302;
@@ -144,8 +146,13 @@ pub async fn mark_published(
         number(&tx, owner, ids, now).await?;
     } else {
         let clock = now_ms(&tx.inner);
-        let handed_over =
-            format!("UPDATE outbox SET lease_owner = NULL, lease_until = {clock} + {RESEND_MS}");
+        let age = format!("({} - available_at)", now.timestamp_millis());
+        let handed_over = format!(
+            "UPDATE outbox SET lease_owner = NULL, lease_until = {clock} + CASE
+                WHEN {age} < {RESEND_MS} THEN {RESEND_MS}
+                WHEN {age} > {LONGEST_RESEND_MS} THEN {LONGEST_RESEND_MS}
+                ELSE {age} END"
+        );
         held_by(&handed_over, owner, ids).execute(&tx.inner).await?;
     }
     tx.commit().await

@@ -15,7 +15,7 @@ use google_cloud_pubsub::{
     retry_policy::RetryableErrors,
     subscriber::{MessageStream, handler::Handler},
 };
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Broker, Delivery, Message, QueueError, Receipt};
@@ -32,9 +32,12 @@ const LEASE: Duration = Duration::from_secs(10);
 /// A message is held for this long at most. A worker lets go of a run after ten minutes.
 const MAX_HOLD: Duration = Duration::from_secs(11 * 60);
 /// So often a worker looks whether the service is there at all,
-const LOOK: Duration = Duration::from_secs(20);
-/// and an answer may take this long.
+const LOOK: Duration = Duration::from_secs(5);
+/// and an answer may take this long, so an outage of twice this is always seen.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A stream that has brought nothing for this long, and of whose messages none is held, is opened anew: after a
+/// shorter outage the client may hold one that brings nothing ever again.
+const QUIET: Duration = Duration::from_secs(60);
 /// A subscription that could not be opened is tried again after this long, doubled up to
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// this.
@@ -288,6 +291,7 @@ impl Receiving {
             .set_max_outstanding_messages(self.most)
             .build();
         let token = stream.shutdown_token();
+        let heard = Arc::new(Notify::new());
         let stop = async {
             self.stopped().await;
             token.shutdown().await;
@@ -295,9 +299,16 @@ impl Receiving {
         // The stream is polled to its end, also while it is being stopped: a call to `next` that is
         // dropped before the first message leaves a stream behind that swallows messages.
         let end = tokio::select! {
-            end = self.forward(&mut stream) => end,
+            end = self.forward(&mut stream, &heard) => end,
             () = stop => StreamEnd::Closed,
             () = self.outage() => StreamEnd::Stale,
+            () = quiet(&heard) => {
+                // There is nothing to be acknowledged, so nothing to be waited for but the service.
+                if tokio::time::timeout(PATIENCE, token.shutdown()).await.is_err() {
+                    tracing::warn!(subscription = self.path, "a quiet stream did not close");
+                }
+                StreamEnd::Closed
+            }
         };
         if self.is_over() {
             // Runs under way are still acknowledged; then the acknowledgements leave.
@@ -353,12 +364,13 @@ impl Receiving {
     }
 
     /// Hands on what comes, until the stream ends.
-    async fn forward(&self, stream: &mut MessageStream) -> StreamEnd {
+    async fn forward(&self, stream: &mut MessageStream, heard: &Arc<Notify>) -> StreamEnd {
         while let Some(next) = stream.next().await {
             let (message, handler) = match next {
                 Ok(next) => next,
                 Err(error) => return StreamEnd::Failed(queue_error(&self.path, &error)),
             };
+            heard.notify_one();
             let attempt = handler.delivery_attempt();
             tracing::debug!(
                 subscription = self.path,
@@ -371,7 +383,10 @@ impl Receiving {
                 attributes: message.attributes,
                 data: message.data,
                 attempt,
-                receipt: Box::new(handler),
+                receipt: Box::new(Held {
+                    handler,
+                    _heard: Arc::clone(heard),
+                }),
             };
             // Nobody takes it any more: dropped, it is given back.
             if self.sender.send(delivery).await.is_err() {
@@ -382,8 +397,32 @@ impl Receiving {
     }
 }
 
-impl Receipt for Handler {
+/// Returns once nothing has come for long and nothing that came is held; whoever holds a message holds `heard`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a stream is quiet goes by the machine's clock"
+)]
+async fn quiet(heard: &Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = heard.notified() => {}
+            () = tokio::time::sleep(QUIET) => {
+                if Arc::strong_count(heard) == 1 {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A message that was received and is not acknowledged yet.
+struct Held {
+    handler: Handler,
+    _heard: Arc<Notify>,
+}
+
+impl Receipt for Held {
     fn ack(self: Box<Self>) {
-        Handler::ack(*self);
+        self.handler.ack();
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         DbError,
         dead_letter::{self, DeadLetter},
         relay as handed_over,
-        sync_run::WorkerId,
+        sync_run::{self, WorkerId},
     },
     domain::{
         EventId, errors,
@@ -26,7 +26,7 @@ use crate::{
             SYNC_DEAD_LETTER, SYNC_DEAD_LETTER_READER, SYNC_REQUESTED_V1, SYNC_REQUESTS,
             SYNC_SCHEDULER, SYNC_WORKER,
         },
-        sync::SyncRequested,
+        sync::{RunStatus, Scope, SyncRequested},
     },
     queue::{Broker, Delivery},
     sync::Ended,
@@ -206,8 +206,23 @@ async fn tick(app: &App, delivery: Delivery) {
     }
 }
 
-/// Keeps what the broker gave up. Its run, if it waits still, gets another message in time.
+/// Keeps what the broker gave up, unless its run is over: then it was a wake-up too many. A run that waits
+/// still gets another message in time.
 async fn given_up(app: &App, delivery: Delivery) {
+    match is_over(app, decode(&delivery).ok()).await {
+        Ok(true) => {
+            tracing::info!("the broker gave up a request whose run is over");
+            return delivery.ack();
+        }
+        Ok(false) => {}
+        Err(error) => {
+            tracing::error!(
+                error = errors::chain(&error),
+                "what the broker gave up could not be looked at, and comes again"
+            );
+            return;
+        }
+    }
     let deliveries = delivery.attribute(DELIVERIES_BEFORE).unwrap_or("many");
     let subscription = delivery
         .attribute(SUBSCRIPTION_BEFORE)
@@ -217,6 +232,18 @@ async fn given_up(app: &App, delivery: Delivery) {
          acknowledged it; the logs of the workers tell why"
     );
     park(app, delivery, SYNC_DEAD_LETTER, reason).await;
+}
+
+/// Whether the run that is asked for is known to be over.
+async fn is_over(app: &App, requested: Option<SyncRequested>) -> Result<bool, DbError> {
+    let Some(requested) = requested else {
+        return Ok(false);
+    };
+    match sync_run::find(&app.engine.db, Scope::Operator, requested.run_id).await {
+        Ok(run) => Ok(RunStatus::is_finished(&run.status)),
+        Err(DbError::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is asked for, or why that cannot be told.

@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{end, work};
 use crate::{
@@ -143,4 +143,40 @@ async fn what_the_broker_gave_up_is_kept_with_its_reason() {
         "{listed}"
     );
     end(child).await;
+}
+
+/// A wake-up too many is nobody's work.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_gave_up_of_a_run_that_is_over_is_not_kept() {
+    let cloud = Cloud::around(World::embedded(small_mailbox(1)).await).await;
+    let server = cloud.world.listen("serve").await;
+    let child = work(&cloud.world).await;
+    let integration = server.api.connect(&cloud.world).await;
+    let run = server.api.sync(&integration).await;
+    let ended = server.api.ended(&run).await;
+    assert_eq!(ended["status"], "success", "{ended}");
+    let request = json!({
+        "run_id": run,
+        "integration_id": integration,
+        "entity_id": ended["entity_id"],
+        "service_name": "gmail",
+        "trigger": "manual",
+        "requested_at": ended["requested_at"],
+    });
+    let attributes = [
+        ("ce-type", "dev.nucleus.sync.requested.v1"),
+        ("ce-id", "01900000-0000-7000-8000-000000000004"),
+        ("CloudPubSubDeadLetterSourceDeliveryCount", "20"),
+    ];
+    let topic = nucleus::domain::event::SYNC_DEAD_LETTER;
+    let data = request.to_string();
+    cloud
+        .project
+        .publish(topic, &attributes, data.as_bytes())
+        .await;
+    let said = "the broker gave up a request whose run is over";
+    assert!(happens(PATIENCE, async || child.stderr().contains(said)).await);
+    assert_eq!(cloud.number("SELECT count(*) FROM dead_letters").await, 0);
+    end(child).await;
+    server.stop().await;
 }

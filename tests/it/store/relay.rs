@@ -20,7 +20,10 @@ use nucleus::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{super::db::both, at, changed, connect_gmail, request};
+use super::{
+    super::db::{TestDb, both},
+    at, changed, connect_gmail, request,
+};
 use crate::kills::seed;
 use nucleus::db::integration::Integration;
 
@@ -137,22 +140,19 @@ async fn a_request_that_the_broker_has_stays_until_a_worker_is_done_with_it() {
             .await
             .unwrap();
         assert_eq!(relay::count_handed_over(db).await.unwrap(), 1);
-        // Thirty seconds are not enough for a broker, an hour is.
-        let hour = test
+        let handed_over = test
             .number("SELECT count(*) FROM outbox WHERE lease_owner IS NULL AND state = 'leased'");
-        assert_eq!(hour.await, 1);
-        test.sql("UPDATE outbox SET lease_until = lease_until - 3590000 WHERE state = 'leased'")
-            .await;
-        let tx = db.begin().await.unwrap();
-        assert_eq!(outbox::free_abandoned(&tx, false).await.unwrap(), 0);
-        tx.commit().await.unwrap();
-        test.sql("UPDATE outbox SET lease_until = lease_until - 20000 WHERE state = 'leased'")
-            .await;
-        let tx = db.begin().await.unwrap();
-        assert_eq!(outbox::free_abandoned(&tx, false).await.unwrap(), 1);
-        tx.commit().await.unwrap();
-        let again = claim(db, SYNC_REQUESTS, owner, 100).await;
-        assert_eq!(ids(&again), [id], "a broker that lost it gets it again");
+        assert_eq!(handed_over.await, 1);
+        // After a minute first, then when it is twice as old, and after an hour in the end.
+        for (seconds, next) in [(60, 150), (150, 90_000), (3_600, 90_001)] {
+            assert_eq!(freed_after(test, db, seconds - 10).await, 0, "{seconds} s");
+            assert_eq!(freed_after(test, db, 20).await, 1, "{seconds} s");
+            let again = claim(db, SYNC_REQUESTS, owner, 100).await;
+            assert_eq!(ids(&again), [id], "a broker that lost it gets it again");
+            relay::mark_published(db, owner, SYNC_REQUESTS, &[id], at(next))
+                .await
+                .unwrap();
+        }
         relay::done(db, id).await.unwrap();
         relay::mark_published(db, owner, SYNC_REQUESTS, &[id], at(1))
             .await
@@ -161,6 +161,19 @@ async fn a_request_that_the_broker_has_stays_until_a_worker_is_done_with_it() {
         assert_eq!(test.count("outbox").await, 1);
     })
     .await;
+}
+
+/// How many messages are due again when so many seconds more have gone by.
+async fn freed_after(test: &TestDb, db: &Db, seconds: i64) -> u64 {
+    test.sql(&format!(
+        "UPDATE outbox SET lease_until = lease_until - {} WHERE state = 'leased'",
+        seconds * 1000
+    ))
+    .await;
+    let tx = db.begin().await.unwrap();
+    let freed = outbox::free_abandoned(&tx, false).await.unwrap();
+    tx.commit().await.unwrap();
+    freed
 }
 
 /// Writers that commit and roll back, relays that die between publishing and marking, and a reader that
