@@ -7,7 +7,9 @@ use nucleus::config::Config;
 use serde_json::Value;
 
 mod compose;
+mod google;
 mod image;
+mod plan;
 mod workflows;
 
 /// The project's folder.
