@@ -316,6 +316,21 @@ async fn the_whole_program_reads_no_large_table_from_end_to_end() {
          UPDATE outbox SET published_at = now() WHERE state = 'published'",
     )
     .await;
+    // The program's own pass empties `sync_listing`, and a table that the server has found to be empty is rightly
+    // read from end to end: it is not to look in the middle.
+    for table in [
+        "entity_integrations",
+        "outbox",
+        "raw_data",
+        "sync_gaps",
+        "sync_listing",
+        "sync_runs",
+    ] {
+        test.sql(&format!(
+            "ALTER TABLE {table} SET (autovacuum_enabled = off)"
+        ))
+        .await;
+    }
     test.sql("VACUUM (ANALYZE)").await;
     // What this connection has counted so far is told now, and not in the middle.
     test.sql("SELECT pg_stat_force_next_flush()").await;
