@@ -238,12 +238,10 @@ struct Receiving {
 
 /// Why a stream is not read any more.
 enum StreamEnd {
-    /// The service said so, or nobody reads.
+    /// The service said so, or nobody reads, or it is to be opened anew.
     Closed,
     /// The service does not let it be read.
     Failed(QueueError),
-    /// The service was away. Its connection may be one that nothing comes by any more.
-    Stale,
 }
 
 impl Receiving {
@@ -256,12 +254,6 @@ impl Receiving {
         while !self.is_over() {
             match self.receive().await {
                 StreamEnd::Closed => wait = FIRST_WAIT,
-                StreamEnd::Stale => {
-                    tracing::warn!(
-                        subscription = self.path,
-                        "the broker was away; the subscription is opened anew"
-                    );
-                }
                 StreamEnd::Failed(error) => {
                     tracing::error!(
                         subscription = self.path,
@@ -296,19 +288,25 @@ impl Receiving {
             self.stopped().await;
             token.shutdown().await;
         };
+        let renewal = async {
+            tokio::select! {
+                () = self.outage() => tracing::warn!(
+                    subscription = self.path,
+                    "the broker was away; the subscription is opened anew"
+                ),
+                () = quiet(&heard) => {}
+            }
+            let closed = tokio::time::timeout(PATIENCE, token.shutdown()).await;
+            if closed.is_err() {
+                tracing::warn!(subscription = self.path, "the old stream did not close");
+            }
+        };
         // The stream is polled to its end, also while it is being stopped: a call to `next` that is
         // dropped before the first message leaves a stream behind that swallows messages.
         let end = tokio::select! {
             end = self.forward(&mut stream, &heard) => end,
             () = stop => StreamEnd::Closed,
-            () = self.outage() => StreamEnd::Stale,
-            () = quiet(&heard) => {
-                // There is nothing to be acknowledged, so nothing to be waited for but the service.
-                if tokio::time::timeout(PATIENCE, token.shutdown()).await.is_err() {
-                    tracing::warn!(subscription = self.path, "a quiet stream did not close");
-                }
-                StreamEnd::Closed
-            }
+            () = renewal => StreamEnd::Closed,
         };
         if self.is_over() {
             // Runs under way are still acknowledged; then the acknowledgements leave.
