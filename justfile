@@ -22,9 +22,10 @@ test *filter:
 derived:
     NUCLEUS_SCHEMATHESIS_EXAMPLES=300 scripts/test schemathesis
 
-# Let 10,000 syncs be due at once
+# Kill processes under 200 integrations on Pub/Sub, let the broker be away for a minute, and let 10,000
+# syncs be due at once
 many:
-    NUCLEUS_DUE=10000 scripts/test many_due
+    NUCLEUS_CHAOS=200 NUCLEUS_AWAY=60 NUCLEUS_DUE=10000 scripts/test queue::
 
 # Let 2,000 clients hang up in the middle of a request
 hang-ups:

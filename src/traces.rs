@@ -19,6 +19,7 @@ use opentelemetry::{
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use reqwest::header::CONTENT_TYPE;
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -60,16 +61,8 @@ pub struct Traces {
 impl Traces {
     /// Begins to send what is traced to `{endpoint}/v1/traces`, in OTLP over HTTP. To be called within
     /// the runtime that lives as long as the process.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the collector is called with a deadline of its own, and little of its answer is read"
-    )]
     pub fn start(endpoint: &Url) -> Result<Self, TracesError> {
-        let client = reqwest::Client::builder()
-            .timeout(SEND_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        let endpoint = format!("{}/v1/traces", endpoint.as_str().trim_end_matches('/'));
+        let client = client()?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Sender {
@@ -77,7 +70,7 @@ impl Traces {
                 runtime: Handle::current(),
                 is_failing: AtomicBool::new(false),
             })
-            .with_endpoint(endpoint)
+            .with_endpoint(traces_url(endpoint))
             .with_timeout(SEND_TIMEOUT)
             .build()?;
         let resource = Resource::builder()
@@ -115,6 +108,39 @@ impl Traces {
             _ => tracing::warn!("the last traces were not sent"),
         }
     }
+}
+
+/// Sends a collector no traces, and says why it does not take them.
+pub async fn look(endpoint: &Url) -> Result<(), String> {
+    // In protobuf a request without spans is a body without bytes.
+    let sent = async {
+        let client = client()?;
+        let request = client.post(traces_url(endpoint));
+        let request = request.header(CONTENT_TYPE, "application/x-protobuf");
+        send(client, request.build()?).await
+    };
+    match sent.await {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(format!("it answers {}", answer.status())),
+        Err(error) => Err(errors::chain(&error)),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the collector is called with a deadline of its own, and little of its answer is read"
+)]
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .timeout(SEND_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+/// Where traces go, by the rule for a base address:
+/// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp>
+fn traces_url(endpoint: &Url) -> String {
+    format!("{}/v1/traces", endpoint.as_str().trim_end_matches('/'))
 }
 
 /// Spans only: log lines go where logs go.

@@ -51,6 +51,10 @@ pub struct Postgres {
     pub transaction_read_only: String,
     /// Who is connected, as SQL writes it.
     pub role: String,
+    /// Connections the server takes from programs.
+    pub connections: i32,
+    /// Connections that programs have open.
+    pub connected: i32,
 }
 
 /// Why a server cannot be relied upon.
@@ -143,7 +147,12 @@ pub(super) async fn postgres_facts(conn: &DatabaseConnection) -> Result<Postgres
             current_setting('synchronous_commit') AS synchronous_commit,
             current_setting('fsync') AS fsync,
             current_setting('transaction_read_only') AS transaction_read_only,
-            quote_ident(current_user) AS role",
+            quote_ident(current_user) AS role,
+            current_setting('max_connections')::int
+                - current_setting('superuser_reserved_connections')::int
+                - coalesce(current_setting('reserved_connections', true)::int, 0) AS connections,
+            (SELECT count(*)::int FROM pg_stat_activity
+                WHERE backend_type = 'client backend') AS connected",
         [],
     )
     .one(conn)

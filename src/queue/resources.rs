@@ -241,14 +241,40 @@ impl PubSub {
         {
             differences.push("it pushes, and is to be pulled".to_owned());
         }
-        if wanted.gives_up && found.dead_letter_policy.is_none() {
-            differences.push(format!("it has no dead-letter topic {SYNC_DEAD_LETTER}"));
+        let kept_s = found
+            .message_retention_duration
+            .map_or(wanted.kept_s, |kept| kept.seconds());
+        if kept_s < wanted.kept_s {
+            differences.push(format!(
+                "it keeps what nobody takes for {kept_s} s, not {} s",
+                wanted.kept_s
+            ));
         }
+        differences.extend(self.compare_dead_letters(wanted, found));
         if differences.is_empty() {
             Found::Well
         } else {
             Found::Other(differences)
         }
+    }
+
+    /// How messages that nobody can take leave a subscription.
+    fn compare_dead_letters(&self, wanted: Wanted, found: &model::Subscription) -> Option<String> {
+        let policy = found.dead_letter_policy.as_ref();
+        if !wanted.gives_up {
+            return policy.map(|policy| format!("it gives up into {}", policy.dead_letter_topic));
+        }
+        let Some(policy) = policy else {
+            return Some(format!("it has no dead-letter topic {SYNC_DEAD_LETTER}"));
+        };
+        if policy.dead_letter_topic != self.topic_path(SYNC_DEAD_LETTER) {
+            let other = &policy.dead_letter_topic;
+            return Some(format!("it gives up into {other}, not {SYNC_DEAD_LETTER}"));
+        }
+        // The program's own count of failures is to come first.
+        let deliveries = policy.max_delivery_attempts;
+        (deliveries < MAX_DELIVERIES)
+            .then(|| format!("it gives up after {deliveries} deliveries, not {MAX_DELIVERIES}"))
     }
 }
 

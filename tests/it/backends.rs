@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 const KIND: &str = "NUCLEUS_SECRETS__KIND";
@@ -93,6 +94,39 @@ pub async fn live_versions(
         }
     }
     found
+}
+
+/// Everything that the database of a program holds which was started with these variables on this data
+/// folder: the bytes of its files, or each row of each table as text.
+pub async fn database_bytes(variables: &HashMap<String, String>, data_dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Some(url) = variables.get("NUCLEUS_DATABASE__URL") else {
+        for entry in std::fs::read_dir(data_dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                bytes.extend(std::fs::read(&path).unwrap());
+            }
+        }
+        return bytes;
+    };
+    let mut conn = PgConnection::connect(url).await.unwrap();
+    let tables = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+        WHERE schemaname IN ('dna', 'public')";
+    let tables: Vec<String> = sqlx::query_scalar(tables)
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+    assert!(tables.len() > 10, "{tables:?}");
+    for table in tables {
+        let rows = format!("SELECT row::text FROM {table} AS row");
+        let rows = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_all(&mut conn);
+        let rows: Vec<String> = rows.await.unwrap();
+        for row in rows {
+            bytes.extend(row.as_bytes());
+            bytes.push(b'\n');
+        }
+    }
+    bytes
 }
 
 /// The versions in a vault: files that are called by a number.

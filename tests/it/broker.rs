@@ -114,6 +114,22 @@ impl Project {
         );
     }
 
+    /// Makes a subscription anew, as the body says.
+    pub async fn put_subscription(&self, subscription: &str, body: Value) {
+        let name = format!("projects/{}/subscriptions/{subscription}", self.id);
+        let url = format!("http://{}/v1/{name}", emulator());
+        let client = reqwest::Client::new();
+        let made = client
+            .put(&url)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        for request in [client.delete(&url), made] {
+            let answer = request.send().await.unwrap();
+            let (status, said) = (answer.status(), answer.text().await.unwrap());
+            assert!(status.is_success(), "{said}");
+        }
+    }
+
     /// What leads the program here.
     pub fn variables(&self) -> [(&'static str, String); 3] {
         [

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use nucleus::{
-    app::App,
+    app::{App, Queue},
     db::{
         integration,
         sync_run::{self, WorkerId},
@@ -66,8 +66,11 @@ async fn a_run_is_held_by_one_of_two_workers_whose_clocks_are_an_hour_apart() {
             // To the other clock the lease of thirty seconds is over by far, or has an hour to go.
             assert_eq!(scheduler::tick(&other).await.unwrap().freed, 0);
             assert_eq!(app.tick().await.freed, 0);
-            let taken = worker::drain(&other, &CancellationToken::new()).await;
-            assert_eq!(taken.unwrap(), 0);
+            // A broker keeps a message with whom it gave it to, and would be waited for here.
+            if matches!(other.queue, Queue::Embedded) {
+                let taken = worker::drain(&other, &CancellationToken::new()).await;
+                assert_eq!(taken.unwrap(), 0);
+            }
             let (db, run) = (&other.engine.db, run.parse().unwrap());
             let claim = sync_run::claim(db, run, WorkerId::new(), other.now()).await;
             assert!(claim.unwrap().is_none());

@@ -312,21 +312,33 @@ impl Setting {
         for id in ids {
             assert_eq!(stored.get(id), expected.get(id), "{id}");
         }
+        // With a broker an event is told once it is published.
+        let mut told = HashMap::new();
+        let is_told = happens(PATIENCE, async || {
+            told = self.told().await;
+            told == rows
+        });
+        assert!(
+            is_told.await,
+            "live records by events: {told:?}, by rows: {rows:?}"
+        );
+        stored.into_keys().collect()
+    }
+
+    /// The records that are there by the last word of events: row → message.
+    async fn told(&self) -> HashMap<String, String> {
         let mut told = HashMap::new();
         for event in self.api().all("/events").await {
             for record in event["data"]["records"].as_array().unwrap() {
                 let row = record["id"].as_str().unwrap().to_owned();
-                let change = record["change"].as_str().unwrap().to_owned();
-                told.insert(row, (record["external_id"].clone(), change));
+                let id = record["external_id"].as_str().unwrap().to_owned();
+                match record["change"].as_str().unwrap() {
+                    "deleted" => told.remove(&row),
+                    _ => told.insert(row, id),
+                };
             }
         }
-        for (row, id) in &rows {
-            let (external_id, change) = &told[row];
-            assert!(external_id == id && change != "deleted", "{id}: {change}");
-        }
-        told.retain(|_, (_, change)| change != "deleted");
-        assert_eq!(told.len(), rows.len(), "live records by events and by rows");
-        stored.into_keys().collect()
+        told
     }
 
     /// Ends nucleus and starts it again: it has no access token any more.

@@ -8,6 +8,7 @@ use nucleus::demo::{Method, generate};
 use serde_json::Value;
 
 use crate::{
+    backends,
     child::{Api, World},
     doubles::secret_manager::{Call, Fault, SecretManagerDouble, Version},
     takeover::VAULT_KEY,
@@ -56,9 +57,17 @@ async fn a_run_that_fails_leaves_one_line_with_its_ids() {
     assert_eq!(failed["status"], "failed", "{failed}");
     let finished = server.stop().await;
     let lines = lines(&finished.stderr);
+    // The tests' PostgreSQL waits for no disk, which the program warns of.
+    let of_the_server = |line: &Value| {
+        line["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("fsync is off")
+    };
     let troubles: Vec<&Value> = lines
         .iter()
         .filter(|line| line["severity"] == "WARNING" || line["severity"] == "ERROR")
+        .filter(|line| !of_the_server(line))
         .collect();
     assert_eq!(troubles.len(), 1, "{troubles:#?}");
     assert_eq!(troubles[0]["integration.id"], bad.as_str());
@@ -294,14 +303,8 @@ async fn assert_no_leak(world: &mut World) {
         assert_eq!(leaks(output.as_bytes(), &secrets), [""; 0]);
     }
     assert_eq!(leaks(answers.as_bytes(), &secrets), [""; 0]);
-    let mut scanned = 0;
-    for entry in std::fs::read_dir(world.data_dir()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            let bytes = std::fs::read(&path).unwrap();
-            assert_eq!(leaks(&bytes, &secrets), [""; 0], "{}", path.display());
-            scanned += bytes.len();
-        }
-    }
-    assert!(scanned > 100_000, "the database was scanned");
+    let database = backends::database_bytes(&world.variables, &world.data_dir()).await;
+    assert_eq!(leaks(&database, &secrets), [""; 0], "in the database");
+    // What is meant to stand there is seen.
+    assert_eq!(leaks(&database, &[id.as_str()]), [id.as_str()]);
 }

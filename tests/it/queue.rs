@@ -6,7 +6,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use nucleus::{
     demo::Method,
-    domain::event::{SYNC_REQUESTS, SYNC_TICKS},
+    domain::event::{
+        DNA_ANALYSIS, DNA_ENGINE, SYNC_DEAD_LETTER, SYNC_REQUESTS, SYNC_TICKS, SYNC_WORKER,
+    },
     queue::resources::{Found, Resource},
 };
 use serde_json::{Value, json};
@@ -17,6 +19,7 @@ use crate::{
     doubles::small_mailbox,
 };
 
+mod chaos;
 mod consumer;
 mod dead_letters;
 mod hostile;
@@ -122,6 +125,49 @@ async fn the_doctor_names_what_is_missing_and_makes_it() {
         assert_eq!(well.len(), 1, "{well:#?}");
         assert_eq!(well[0]["status"], "ok");
         assert!(well[0]["detail"].as_str().unwrap().contains(&project.id));
+    }
+
+    // Subscriptions that somebody has made otherwise would lose messages.
+    let topic = |name: &str| format!("projects/{}/topics/{name}", project.id);
+    let dead_letters = topic(SYNC_DEAD_LETTER);
+    let too_few = json!({"deadLetterTopic": dead_letters, "maxDeliveryAttempts": 5});
+    let elsewhere = json!({"deadLetterTopic": topic(SYNC_TICKS), "maxDeliveryAttempts": 20});
+    let (requests, dna) = (topic(SYNC_REQUESTS), topic(DNA_ANALYSIS));
+    for (name, body, words) in [
+        (
+            SYNC_WORKER,
+            json!({"topic": requests, "deadLetterPolicy": too_few}),
+            "it gives up after 5 deliveries, not 20",
+        ),
+        (
+            SYNC_WORKER,
+            json!({"topic": requests, "deadLetterPolicy": elsewhere}),
+            "it gives up into",
+        ),
+        (
+            SYNC_WORKER,
+            json!({"topic": requests}),
+            "it has no dead-letter topic",
+        ),
+        (
+            DNA_ENGINE,
+            json!({"topic": dna, "messageRetentionDuration": "600s"}),
+            "it keeps what nobody takes for 600 s, not 604800 s",
+        ),
+        (
+            DNA_ENGINE,
+            json!({"topic": dna, "deadLetterPolicy": {"deadLetterTopic": dead_letters}}),
+            "it gives up into",
+        ),
+        (DNA_ENGINE, json!({"topic": requests}), "it reads"),
+    ] {
+        project.put_subscription(name, body).await;
+        let found = broker(&["doctor", "--create", "--json"]).await;
+        let fits = |check: &Value| {
+            let text = check["detail"].as_str().unwrap();
+            check["status"] == "warn" && text.contains(name) && text.contains(words)
+        };
+        assert!(found.iter().any(fits), "{words}: {found:#?}");
     }
 }
 

@@ -54,7 +54,7 @@ struct Person {
 
 impl Person {
     async fn new() -> Self {
-        let mut world = World::with(generate::mailbox(30, 11), |options| {
+        let mut world = World::embedded_with(generate::mailbox(30, 11), |options| {
             options.client_id = "the-client-id.apps.googleusercontent.com".to_owned();
             options.client_secret = "the-client-secret".to_owned();
         })

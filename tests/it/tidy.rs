@@ -124,6 +124,7 @@ const IMPORTS_OF_FILES: Table = &[
     ("cli/work", &["worker"]),
     ("cli/tick", &["worker"]),
     ("cli/demo", &["api", "demo"]),
+    ("cli/doctor", &["traces"]),
 ];
 
 /// Files that only tests compile.

@@ -41,22 +41,32 @@ const SHOWN: usize = 5;
 /// A clock that is off by more is wrong.
 pub(super) const SKEW: TimeDelta = TimeDelta::seconds(60);
 
-/// The database, or why what is in it cannot be looked at.
-pub(super) async fn open(config: &Config) -> (Result<Db, &'static str>, Check) {
+/// The database, or why what is in it cannot be looked at; and what is found on the way.
+pub(super) async fn open(report: &mut Report, config: &Config) -> Result<Db, &'static str> {
+    let (db, facts, check) = connect(config).await;
+    report.add(check);
+    report.add(match facts {
+        Some(Facts::Postgres(facts)) => connections(&facts, config.database.max_connections),
+        Some(Facts::Sqlite(_)) => Check::ok("connections", "SQLite counts none"),
+        None => Check::skip("connections", UNUSABLE),
+    });
+    db
+}
+
+async fn connect(config: &Config) -> (Result<Db, &'static str>, Option<Facts>, Check) {
     let url = config.database.url.expose_secret();
     let file = inspection::sqlite_file(url);
     if let Some(file) = &file {
         let shown = file.display();
         if !file.exists() {
             let detail = format!("{shown} is made by the first `nucleus up`");
-            return (Err("there is no database yet"), Check::skip(NAME, detail));
+            let check = Check::skip(NAME, detail);
+            return (Err("there is no database yet"), None, check);
         }
         if let Err(error) = OpenOptions::new().read(true).write(true).open(file) {
             let mend = format!("make {shown} and its folder writable for this user");
-            return (
-                Err(UNUSABLE),
-                Check::fail(NAME, format!("{shown}: {error}"), mend),
-            );
+            let check = Check::fail(NAME, format!("{shown}: {error}"), mend);
+            return (Err(UNUSABLE), None, check);
         }
     }
     let found = answered(async {
@@ -73,13 +83,13 @@ pub(super) async fn open(config: &Config) -> (Result<Db, &'static str>, Check) {
                 }
                 None => "start the server, or correct NUCLEUS_DATABASE__URL",
             };
-            return (Err(UNUSABLE), Check::fail(NAME, reason, mend));
+            return (Err(UNUSABLE), None, Check::fail(NAME, reason, mend));
         }
     };
     let check = match answered(inspection::can_begin(&db)).await {
-        Ok(()) => match facts {
-            Facts::Sqlite(facts) => sqlite(&facts),
-            Facts::Postgres(facts) => postgres(&facts),
+        Ok(()) => match &facts {
+            Facts::Sqlite(facts) => sqlite(facts),
+            Facts::Postgres(facts) => postgres(facts),
         },
         Err(reason) => Check::fail(
             NAME,
@@ -87,7 +97,26 @@ pub(super) async fn open(config: &Config) -> (Result<Db, &'static str>, Check) {
             "find the process that keeps the database locked, and end it",
         ),
     };
-    (Ok(db), check)
+    (Ok(db), Some(facts), check)
+}
+
+/// Whether one more process with a pool of `pool` connections is taken in.
+fn connections(facts: &inspection::Postgres, pool: u32) -> Check {
+    const NAME: &str = "connections";
+    let (room, open) = (facts.connections, facts.connected);
+    let detail =
+        format!("{open} of {room} that the server takes are open; a process opens up to {pool}");
+    let mend = "raise max_connections of the server, or lower NUCLEUS_DATABASE__MAX_CONNECTIONS: \
+                processes times it must fit";
+    let pool = i32::try_from(pool).unwrap_or(i32::MAX);
+    if pool > room {
+        return Check::fail(NAME, detail, mend);
+    }
+    // The one that asks is closed when it is done.
+    if open - 1 > room - pool {
+        return Check::warn(NAME, detail, mend);
+    }
+    Check::ok(NAME, detail)
 }
 
 fn sqlite(facts: &inspection::Sqlite) -> Check {
@@ -120,7 +149,11 @@ fn postgres(facts: &inspection::Postgres) -> Check {
     );
     if let Some(problem) = facts.problem() {
         let detail = format!("{detail}; {}", problem.what);
-        return Check::fail(NAME, detail, problem.mend);
+        // As at every start: the one is refused, the other said aloud.
+        return match problem.refused {
+            true => Check::fail(NAME, detail, problem.mend),
+            false => Check::warn(NAME, detail, problem.mend),
+        };
     }
     Check::ok(NAME, detail)
 }

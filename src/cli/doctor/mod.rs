@@ -68,8 +68,7 @@ pub async fn doctor(
     let (is_locked, lock) = folder::lock(&config.data_dir);
     report.add(lock);
 
-    let (db, check) = database::open(&config).await;
-    report.add(check);
+    let db = database::open(&mut report, &config).await;
     let usable = match &db {
         Ok(db) => database::schema(&mut report, db).await,
         Err(reason) => {
@@ -88,6 +87,7 @@ pub async fn doctor(
     }
 
     broker::all(&mut report, &config.queue.kind, args.create).await;
+    report.add(reachable::collector(config.telemetry.otlp_endpoint.as_ref()).await);
     let client = ApiClient::new()?;
     report.add(reachable::api(&client, &config, is_locked).await);
     report.add(reachable::public_url(&client, &config).await);

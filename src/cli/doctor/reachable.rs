@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     connectors::{ApiClient, Reached},
     domain::address::is_loopback,
+    traces,
 };
 
 /// Whether the operator has registered a client with any service.
@@ -66,6 +67,24 @@ pub(super) async fn api(client: &ApiClient, config: &Config, is_locked: bool) ->
             NAME,
             format!("{base}/readyz does not answer: {reason}"),
             "look into the log of that process, and restart it",
+        ),
+    }
+}
+
+/// Whether the collector of traces takes them.
+pub(super) async fn collector(endpoint: Option<&Url>) -> Check {
+    const NAME: &str = "traces";
+    let Some(endpoint) = endpoint else {
+        return Check::ok(NAME, "none are sent: no collector is configured");
+    };
+    match traces::look(endpoint).await {
+        Ok(()) => Check::ok(NAME, format!("the collector at {endpoint} takes them")),
+        // Nothing but the traces is lost.
+        Err(reason) => Check::warn(
+            NAME,
+            format!("the collector at {endpoint} takes none: {reason}"),
+            "start it, or correct NUCLEUS_TELEMETRY__OTLP_ENDPOINT: the address before /v1/traces, \
+             OTLP over HTTP (usually port 4318, not gRPC's 4317)",
         ),
     }
 }

@@ -24,6 +24,10 @@ pub const PARTS: &[(&str, &str)] = &[
         "database",
         "whether it answers, takes writes, and keeps what it has committed",
     ),
+    (
+        "connections",
+        "whether PostgreSQL has room for the connections of one more process",
+    ),
     ("schema", "whether it is the one this program needs"),
     ("integrity", "SQLite's own check of files up to 1 GiB"),
     (
@@ -41,8 +45,9 @@ pub const PARTS: &[(&str, &str)] = &[
     ("operator_key", "whether the operator can call the API"),
     (
         "broker",
-        "whether the topics and subscriptions are there; `--create` makes those that are not",
+        "whether the topics and subscriptions are there and set up to lose nothing; `--create` makes those that are not",
     ),
+    ("traces", "whether the OpenTelemetry collector takes traces"),
     (
         "api",
         "whether the API answers on this machine, and is ready",

@@ -210,10 +210,18 @@ async fn postgresql_is_looked_at_for_what_keeps_commits() {
 
     world.run(&["migrate"]).await.ok();
     let name = postgres.url.rsplit('/').next().unwrap().to_owned();
-    for (setting, word) in [
-        ("synchronous_commit = off", "synchronous_commit = on"),
-        ("synchronous_commit = on", "fsync"),
-        ("default_transaction_read_only = on", "takes no writes"),
+    for (setting, status, word) in [
+        (
+            "synchronous_commit = off",
+            "fail",
+            "synchronous_commit = on",
+        ),
+        ("synchronous_commit = on", "warn", "fsync"),
+        (
+            "default_transaction_read_only = on",
+            "fail",
+            "takes no writes",
+        ),
     ] {
         let alter = format!("ALTER DATABASE {name} SET {setting}");
         sqlx::query(AssertSqlSafe(alter))
@@ -221,11 +229,24 @@ async fn postgresql_is_looked_at_for_what_keeps_commits() {
             .await
             .unwrap();
         let found = Found::in_world(&world).await;
-        found.assert("database", "fail", &["PostgreSQL 1", word]);
+        found.assert("database", status, &["PostgreSQL 1", word]);
+        found.assert("connections", "ok", &["of 297", "up to 10"]);
         found.assert("schema", "ok", &["current"]);
         found.assert("integrity", "skip", &["PostgreSQL"]);
         found.assert("clock", "ok", &["the database"]);
         found.assert("integrations", "ok", &["0 active"]);
+    }
+    for (pool, status) in [("297", "warn"), ("298", "fail")] {
+        world.set("NUCLEUS_DATABASE__MAX_CONNECTIONS", pool);
+        let found = Found::in_world(&world).await;
+        found.assert(
+            "connections",
+            status,
+            &[
+                &format!("up to {pool}"),
+                "NUCLEUS_DATABASE__MAX_CONNECTIONS",
+            ],
+        );
     }
     let mut nowhere = url::Url::parse(&postgres.url).unwrap();
     nowhere.set_path("nucleus_test_nowhere");

@@ -1,7 +1,14 @@
 //! What the doctor says of services, browsers and of whatever answers in nucleus' place.
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
 use nucleus::demo::{Match, Method};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -50,6 +57,32 @@ async fn a_service_that_refuses_the_client_or_does_not_answer_is_named() {
     world.set("NUCLEUS_SERVICES__SLACK__CLIENT_ID", "of another service");
     let found = Found::in_world(&world).await;
     found.assert("client", "skip", &["slack", "no connector"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_takes_no_traces_is_named() {
+    const ENDPOINT: &str = "NUCLEUS_TELEMETRY__OTLP_ENDPOINT";
+    let mut world = world().await;
+    let found = Found::in_world(&world).await;
+    found.assert("traces", "ok", &["no collector is configured"]);
+    // It reads protobuf, as collectors do, and no JSON.
+    let take = async |headers: HeaderMap, body: Bytes| {
+        let is_protobuf = headers["content-type"] == "application/x-protobuf";
+        match ExportTraceServiceRequest::decode(body) {
+            Ok(request) if is_protobuf && request.resource_spans.is_empty() => StatusCode::OK,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    };
+    let url = serve(Router::new().route("/v1/traces", post(take))).await;
+    world.set(ENDPOINT, url.clone());
+    let found = Found::in_world(&world).await;
+    found.assert("traces", "ok", &["takes them", &url]);
+    world.set(ENDPOINT, format!("{url}/elsewhere"));
+    let found = Found::in_world(&world).await;
+    found.assert("traces", "warn", &["404", ENDPOINT]);
+    world.set(ENDPOINT, "http://127.0.0.1:9");
+    let found = Found::in_world(&world).await;
+    found.assert("traces", "warn", &["refused", "4318"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,8 +54,18 @@ async fn gate() -> (String, watch::Sender<Gate>) {
     (address, gate)
 }
 
-/// How long the broker is away: longer than every deadline of the program.
-const AWAY: Duration = Duration::from_secs(20);
+/// How many seconds the broker is away, where `NUCLEUS_AWAY` does not say it: longer than every deadline
+/// of the program.
+const AWAY: u64 = 20;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long is tested is up to who runs the tests"
+)]
+fn away() -> Duration {
+    let given = std::env::var("NUCLEUS_AWAY").ok();
+    Duration::from_secs(given.map_or(AWAY, |text| text.parse().unwrap()))
+}
 
 async fn away_and_back(how: Gate) {
     let (address, gate) = gate().await;
@@ -74,7 +84,7 @@ async fn away_and_back(how: Gate) {
     gate.send_replace(how);
     // The API neither waits nor refuses.
     let second = in_time(Duration::from_secs(5), server.api.sync(&integrations[1])).await;
-    moment(AWAY).await;
+    moment(away()).await;
     let third = in_time(Duration::from_secs(5), server.api.sync(&integrations[2])).await;
     assert_eq!(server.api.get("/readyz").await["status"], "ok");
     gate.send_replace(Gate::Open);
