@@ -33,10 +33,10 @@ resource "google_service_account" "command" {
 locals {
   # Who reads which of the secrets of secrets.tf.
   readers = {
-    api     = ["nucleus-database-url", "nucleus-operator-key", "nucleus-gmail-client-secret", "nucleus-database-ca"]
-    worker  = ["nucleus-database-url", "nucleus-gmail-client-secret", "nucleus-database-ca"]
+    api     = concat(["nucleus-database-url", "nucleus-operator-key", "nucleus-database-ca"], local.used_client_secrets)
+    worker  = concat(["nucleus-database-url", "nucleus-database-ca"], local.used_client_secrets)
     migrate = ["nucleus-database-url", "nucleus-database-ca"]
-    command = ["nucleus-database-url", "nucleus-operator-key", "nucleus-gmail-client-secret", "nucleus-database-ca"]
+    command = concat(["nucleus-database-url", "nucleus-operator-key", "nucleus-database-ca"], local.used_client_secrets)
   }
   accounts = {
     api     = google_service_account.api.member

@@ -158,7 +158,7 @@ resource "google_monitoring_alert_policy" "refreshes" {
   }
 
   documentation {
-    content = "`client_refused`: gmail_client_id or the secret nucleus-gmail-client-secret is wrong. `credentials_unreadable`: the worker may not read nucleus-credentials-*, or somebody destroyed a version. `consent_expired` and `access_revoked` in number: the OAuth client was deleted, or is still in Testing."
+    content = "`client_refused`: oauth_client_ids or the secret nucleus-SERVICE-client-secret is wrong. `credentials_unreadable`: the worker may not read nucleus-credentials-*, or somebody destroyed a version. `consent_expired` and `access_revoked` in number: the OAuth client was deleted, or is still in Testing."
   }
   notification_channels = local.channels
 }

@@ -3,9 +3,9 @@ output "api_url" {
   value       = local.public_url
 }
 
-output "gmail_redirect_uri" {
-  description = "What is to be registered with the OAuth client for Gmail, letter by letter."
-  value       = "${local.public_url}/integrations/gmail/oauth/callback"
+output "redirect_uris" {
+  description = "What is to be registered with the OAuth client of each service, letter by letter."
+  value       = { for service in keys(local.client_secrets) : service => "${local.public_url}/integrations/${service}/oauth/callback" }
 }
 
 output "image_repository" {

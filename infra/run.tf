@@ -16,9 +16,11 @@ locals {
     NUCLEUS_SECRETS__KIND        = "gcp"
     NUCLEUS_SECRETS__PROJECT_ID  = var.project_id
     NUCLEUS_SECRETS__REPLICATION = length(var.secret_locations) == 0 ? "automatic" : join(",", var.secret_locations)
-    }, var.gmail_client_id == null ? {} : {
-    NUCLEUS_SERVICES__GMAIL__CLIENT_ID          = var.gmail_client_id
-    NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET_FILE = "/secrets/gmail-client-secret/value"
+    }, {
+    for service, id in var.oauth_client_ids : "NUCLEUS_SERVICES__${upper(service)}__CLIENT_ID" => id
+    }, {
+    for service, id in var.oauth_client_ids :
+    "NUCLEUS_SERVICES__${upper(service)}__CLIENT_SECRET_FILE" => "/secrets/${trimprefix(local.client_secrets[service], "nucleus-")}/value"
   })
   answering = merge(local.everywhere, {
     NUCLEUS_HTTP__OPERATOR_KEY_FILE = "/secrets/operator-key/value"
@@ -31,12 +33,8 @@ locals {
     api     = merge(local.answering, local.traces)
     command = local.answering
   }
-  # Without a client the client's secret is empty, and an empty secret cannot be mounted.
   mounts = {
-    for account, names in local.readers : account => [
-      for name in names : trimprefix(name, "nucleus-")
-      if name != "nucleus-gmail-client-secret" || var.gmail_client_id != null
-    ]
+    for account, names in local.readers : account => [for name in names : trimprefix(name, "nucleus-")]
   }
 }
 

@@ -1,8 +1,19 @@
 # What the processes are told in confidence. Terraform makes the secrets and never sees what is in them:
 # README.md puts it there by hand.
 
+locals {
+  # Where the secret of each service's OAuth client is kept. All are there from the start, empty, which costs
+  # nothing: a client can be added later without a moment in which its secret is mounted and not there.
+  client_secrets = {
+    for service in ["gmail", "github", "google_calendar", "notion", "slack", "google_drive", "linkedin", "twitter", "spotify"] :
+    service => "nucleus-${replace(service, "_", "-")}-client-secret"
+  }
+  # An empty secret cannot be mounted.
+  used_client_secrets = [for service in keys(var.oauth_client_ids) : local.client_secrets[service]]
+}
+
 resource "google_secret_manager_secret" "this" {
-  for_each = toset(["nucleus-database-url", "nucleus-operator-key", "nucleus-gmail-client-secret"])
+  for_each = toset(concat(["nucleus-database-url", "nucleus-operator-key"], values(local.client_secrets)))
 
   secret_id = each.key
   replication {

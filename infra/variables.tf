@@ -41,14 +41,21 @@ variable "public_url" {
   }
 }
 
-variable "gmail_client_id" {
-  description = "The OAuth client that is registered for Gmail. Its secret goes into Secret Manager by hand. Without it no mailbox can be connected in a browser."
-  type        = string
-  default     = null
+variable "oauth_client_ids" {
+  description = "The OAuth clients, by service: { gmail = \"1-a.apps.googleusercontent.com\" }. Their secrets go into Secret Manager by hand. An account of a service without a client cannot be connected in a browser."
+  type        = map(string)
+  default     = {}
 
   validation {
-    condition     = var.gmail_client_id == null || can(regex("\\.apps\\.googleusercontent\\.com$", var.gmail_client_id))
-    error_message = "A client id ends with .apps.googleusercontent.com."
+    condition     = alltrue([for service in keys(var.oauth_client_ids) : contains(keys(local.client_secrets), service)])
+    error_message = "The services are gmail, github, google_calendar, notion, slack, google_drive, linkedin, twitter and spotify."
+  }
+  validation {
+    condition = alltrue([
+      for service, id in var.oauth_client_ids : endswith(id, ".apps.googleusercontent.com")
+      if contains(["gmail", "google_calendar", "google_drive"], service)
+    ])
+    error_message = "A client id of Google ends with .apps.googleusercontent.com."
   }
 }
 

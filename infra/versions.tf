@@ -1,5 +1,5 @@
 terraform {
-  required_version = ">= 1.5"
+  required_version = ">= 1.9"
 
   required_providers {
     google = {
@@ -31,8 +31,10 @@ locals {
 resource "google_project_service" "this" {
   for_each = toset([
     "artifactregistry.googleapis.com",
+    "calendar-json.googleapis.com",
     "cloudscheduler.googleapis.com",
     "compute.googleapis.com",
+    "drive.googleapis.com",
     "gmail.googleapis.com",
     "iam.googleapis.com",
     "iamcredentials.googleapis.com",

@@ -10,9 +10,13 @@ mock_provider "google" {
 }
 
 variables {
-  project_id         = "example-project"
-  image              = "europe-west1-docker.pkg.dev/example-project/nucleus/nucleus@sha256:0000000000000000000000000000000000000000000000000000000000000000"
-  gmail_client_id    = "1-a.apps.googleusercontent.com"
+  project_id = "example-project"
+  image      = "europe-west1-docker.pkg.dev/example-project/nucleus/nucleus@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+  oauth_client_ids = {
+    gmail           = "1-a.apps.googleusercontent.com"
+    google_calendar = "1-a.apps.googleusercontent.com"
+    github          = "Iv1.0123456789abcdef"
+  }
   github_repository  = "example/nucleus"
   alert_email        = "ops@example.com"
   otlp_endpoint      = "http://10.8.0.100:4318"
@@ -51,13 +55,33 @@ run "without_a_client_its_empty_secret_is_not_mounted" {
   command = plan
 
   variables {
-    gmail_client_id = null
+    oauth_client_ids = { github = "Iv1.0123456789abcdef" }
   }
 
   assert {
-    condition     = !contains(google_cloud_run_v2_service.serve[0].template[0].volumes[*].name, "gmail-client-secret")
-    error_message = "An empty secret cannot be mounted."
+    condition     = [for volume in google_cloud_run_v2_service.serve[0].template[0].volumes : volume.name if endswith(volume.name, "-client-secret")] == ["github-client-secret"]
+    error_message = "An empty secret cannot be mounted, and one that is there must be."
   }
+}
+
+run "a_service_that_nobody_knows_is_refused" {
+  command = plan
+
+  variables {
+    oauth_client_ids = { gmial = "1-a.apps.googleusercontent.com" }
+  }
+
+  expect_failures = [var.oauth_client_ids]
+}
+
+run "a_client_of_google_is_told_by_its_name" {
+  command = plan
+
+  variables {
+    oauth_client_ids = { google_drive = "Iv1.0123456789abcdef" }
+  }
+
+  expect_failures = [var.oauth_client_ids]
 }
 
 run "secrets_stay_in_their_regions" {

@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
+    broker::Cloud,
     child::{Api, Child, PATIENCE, World, happens, in_time},
     db::PostgresDatabase,
     harness::{OPERATOR_KEY, assert_adds_up},
@@ -36,6 +37,15 @@ async fn on_postgresql_neither_does_one_that_was_stopped_in_the_middle_of_a_writ
     let url = format!("{}?options[search_path]=dna", postgres.url);
     world.set(DATABASE_URL, url);
     stopped_past_its_lease(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_does_one_that_holds_the_message_of_a_broker() {
+    let world = World::embedded(generate::bench_mailbox(MESSAGES, 600)).await;
+    let mut cloud = Cloud::around(world).await;
+    let url = format!("{}?options[search_path]=dna", cloud.database.url);
+    cloud.world.set(DATABASE_URL, url);
+    stopped_past_its_lease(cloud.world).await;
 }
 
 /// A run is taken over from a worker that stands still, which then comes back with what it had in hand.
