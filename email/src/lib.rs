@@ -439,6 +439,14 @@ fn unparsed(input: &[u8], failed: bool, email: &mut ParsedEmail, warnings: &mut 
     }
 }
 
+/// A text that is no e-mail by the rules that the text of e-mails keeps: NFC, LF line ends, nothing that
+/// hides or reorders text, at most [`MAX_TEXT_BYTES`]; and what was left out.
+pub fn clean(raw: &str) -> (String, Vec<Warning>) {
+    let mut warnings = Warnings::default();
+    let text = text::finish(raw, &mut warnings);
+    (text, warnings.list)
+}
+
 impl ParsedEmail {
     /// The keys of an e-mail's `meta_data` that come from the message itself; absent is null.
     pub fn meta_data(&self) -> Value {

@@ -5,6 +5,8 @@
 //! [`Connector::fetch`].
 
 mod client;
+mod fetching;
+mod github;
 mod gmail;
 mod quota;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use crate::{
 };
 
 pub use client::{ApiClient, ClientSetupError, Reached};
+pub use github::Github;
 pub use gmail::Gmail;
 pub use quota::{Governor, Spending, Ticket};
 
@@ -95,8 +98,17 @@ pub struct Label {
     pub name: String,
 }
 
-/// Where the next fetch starts. Opaque outside its connector.
+/// Where the next fetch of a stream starts. Opaque outside its connector.
 pub type Cursor = Value;
+
+/// Items of an account that are followed with a cursor of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Names its cursor; stays as it is.
+    pub name: &'static str,
+    /// The `data_type` of the records of which its listing can show that they are gone.
+    pub data_type: &'static str,
+}
 
 /// What a listing is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +118,17 @@ pub enum Listing {
     /// Rows are stored and the cursor is lost: everything that exists is shown with its labels, so
     /// that rows not shown can be erased and labels repaired.
     Resync,
+    /// The service tells in no other way what is gone: the stream is listed whole whenever anything in
+    /// it changed. Its pages may shift while they are read, so a row that one such listing lacks is
+    /// erased only when the next one lacks it too.
+    Inventory,
+}
+
+impl Listing {
+    /// Whether rows that the listing does not show no longer exist.
+    pub fn shows_everything(self) -> bool {
+        matches!(self, Self::Resync | Self::Inventory)
+    }
 }
 
 /// One thing that a page says.
@@ -113,6 +136,10 @@ pub enum Listing {
 pub enum Change {
     /// The item exists; fetch it unless it is stored.
     Seen(String),
+    /// The item changed; fetch it although it is stored.
+    Changed(String),
+    /// The item came with the page, whole: its id, and what the service says of it.
+    Given(String, Bytes),
     /// Labels changed. Applied where the item is stored; where it is not, it is fetched if
     /// `or_fetch`, and otherwise not wanted.
     Patch {
@@ -140,8 +167,10 @@ pub struct Page {
     pub next: Cursor,
     /// Whether there is more to be had from `next` now.
     pub more: bool,
-    /// This page ends a resync's listing: stored rows that it did not show no longer exist, and the
-    /// labels it showed are all there are.
+    /// This page is the first of an inventory.
+    pub inventory_begins: bool,
+    /// This page ends a listing that shows everything: stored rows that it did not show no longer
+    /// exist, and after a resync the labels it showed are all there are.
     pub listing_complete: bool,
 }
 
@@ -220,6 +249,9 @@ pub trait Connector: Send + Sync {
     /// What a person who connects an account consents to.
     fn consent(&self) -> Consent;
 
+    /// What is followed with a cursor of its own, in the order in which it is followed.
+    fn streams(&self) -> &'static [Stream];
+
     /// Units an account may spend a minute; none where no budget is kept.
     fn user_minute(&self) -> Option<u32>;
 
@@ -229,14 +261,18 @@ pub trait Connector: Send + Sync {
     /// Asks who connected, and from where changes can be followed.
     async fn account(&self, access: &Access) -> Result<Account, ConnectorError>;
 
-    /// Asks for all labels of the account.
-    async fn labels(&self, access: &Access) -> Result<Vec<Label>, ConnectorError>;
+    /// Asks for all labels of the account. Asked only of a service whose exports know labels by their
+    /// names.
+    async fn labels(&self, _access: &Access) -> Result<Vec<Label>, ConnectorError> {
+        Ok(Vec::new())
+    }
 
-    /// A cursor from which [`Connector::changes`] lists everything and then follows what changed
-    /// since `account` was asked for, which was just now.
+    /// A cursor from which [`Connector::changes`] lists everything in `stream` and then follows what
+    /// changed since `account` was asked for, which was just now.
     fn start(
         &self,
         account: &Account,
+        stream: Stream,
         listing: Listing,
         now: DateTime<Utc>,
     ) -> Result<Cursor, ConnectorError>;
@@ -244,7 +280,8 @@ pub trait Connector: Send + Sync {
     /// The listing that `cursor` is in the middle of.
     fn listing(&self, cursor: &Cursor) -> Option<Listing>;
 
-    /// The page at `cursor`. What is live comes before what is being filled in from the past.
+    /// The page at `cursor`, which says of which stream. What is live comes before what is being
+    /// filled in from the past.
     async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError>;
 
     /// Fetches items, several at a time, in any order; each id is answered once. An error ends the
@@ -271,10 +308,13 @@ pub fn registry(
     gmail_quota: QuotaTable,
     fetch_concurrency: usize,
 ) -> BTreeMap<ServiceName, Arc<dyn Connector>> {
-    let connectors: [Arc<dyn Connector>; 1] = [Arc::new(Gmail {
-        quota: gmail_quota,
-        fetch_concurrency,
-    })];
+    let connectors: [Arc<dyn Connector>; 2] = [
+        Arc::new(Gmail {
+            quota: gmail_quota,
+            fetch_concurrency,
+        }),
+        Arc::new(Github),
+    ];
     connectors
         .into_iter()
         .map(|connector| (connector.service(), connector))

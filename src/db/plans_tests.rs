@@ -125,7 +125,7 @@ async fn run_once(db: &Db, of: &Integration) {
     outbox::renew_lease(db, leased.id, worker).await.unwrap();
     sync_run::renew(db, run.id, claim.fence).await.unwrap();
     sync_run::cancel_requested(db, run.id).await.unwrap();
-    sync_cursor::load(db, of.id).await.unwrap();
+    sync_cursor::load(db, of.id, "main").await.unwrap();
     quota_window::load(db, of.id).await.unwrap();
     gap::open(db, of.id, run.id, 50).await.unwrap();
     raw_data::has_any(db, of.id).await.unwrap();
@@ -176,8 +176,14 @@ async fn run_once(db: &Db, of: &Integration) {
         sync_run::save_progress(tx, run.id, Mode::Full, &counts, 1, 1, true)
             .await
             .unwrap();
-        raw_data::count_missing(tx, of.id, run.id).await.unwrap();
-        raw_data::missing(tx, of.id, run.id, 100).await.unwrap();
+        raw_data::count_missing(tx, of.id, run.id, "email")
+            .await
+            .unwrap();
+        for confirmed_only in [false, true] {
+            raw_data::missing(tx, of.id, run.id, "email", confirmed_only, 100)
+                .await
+                .unwrap();
+        }
         raw_data::listed_labels(tx, of.id, run.id, "", 100)
             .await
             .unwrap();

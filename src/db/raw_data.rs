@@ -308,9 +308,9 @@ pub async fn erase(
     Ok(())
 }
 
-/// Rows that the service has shown before and that the listing of `run` does not show.
+/// Rows of a type that the service has shown before and that the listing of `run` does not show.
 const NOT_LISTED: &str = "FROM raw_data r
-     WHERE r.integration_id = $1 AND r.deleted_at IS NULL AND r.imported = false
+     WHERE r.integration_id = $1 AND r.data_type = $3 AND r.deleted_at IS NULL AND r.imported = false
        AND NOT EXISTS (SELECT 1 FROM sync_listing l
                        WHERE l.run_id = $2 AND l.external_id = r.external_id AND l.seen)";
 
@@ -325,52 +325,68 @@ pub struct Missing {
     pub confirmed: i64,
 }
 
-/// Counts what the listing of `run` did not show.
+/// Counts what of `data_type` the listing of `run` did not show.
 pub async fn count_missing(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
+    data_type: &str,
 ) -> Result<Missing, DbError> {
     Sql::new(
         format!(
             "SELECT
                 (SELECT count(*) FROM raw_data
-                 WHERE integration_id = $1 AND deleted_at IS NULL AND imported = false) AS stored,
+                 WHERE integration_id = $1 AND data_type = $3 AND deleted_at IS NULL
+                   AND imported = false) AS stored,
                 (SELECT count(*) {NOT_LISTED}) AS missing,
                 (SELECT count(*) {NOT_LISTED} AND r.missing_since IS NOT NULL) AS confirmed"
         ),
-        [integration.into(), run.into()],
+        [integration.into(), run.into(), data_type.into()],
     )
     .one(&tx.inner)
     .await?
     .ok_or(DbError::NotFound)
 }
 
-/// Up to `limit` rows that the listing of `run` did not show.
+/// Up to `limit` rows of `data_type` that the listing of `run` did not show; only those that an earlier
+/// one did not show either, if `confirmed_only`.
 pub async fn missing(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
+    data_type: &str,
+    confirmed_only: bool,
     limit: u64,
 ) -> Result<Vec<(String, Stored)>, DbError> {
+    let condition = match confirmed_only {
+        true => "AND r.missing_since IS NOT NULL",
+        false => "",
+    };
     let rows: Vec<StoredRow> = Sql::new(
         format!(
             "SELECT r.id, r.external_id, r.data_type, r.content_hash,
                 r.meta_data -> 'labels' AS labels, r.deleted_at
-             {NOT_LISTED} LIMIT $3"
+             {NOT_LISTED} {condition} LIMIT $4"
         ),
-        [integration.into(), run.into(), (limit as i64).into()],
+        [
+            integration.into(),
+            run.into(),
+            data_type.into(),
+            (limit as i64).into(),
+        ],
     )
     .all(&tx.inner)
     .await?;
     Ok(rows.into_iter().map(StoredRow::into_stored).collect())
 }
 
-/// Remembers which rows the listing of `run` did not show, and forgets it of those it did.
+/// Remembers which rows of `data_type` the listing of `run` did not show, and forgets it of those it
+/// did.
 pub async fn mark_missing(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
+    data_type: &str,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     Sql::new(
@@ -385,10 +401,10 @@ pub async fn mark_missing(
     .await?;
     Sql::new(
         format!(
-            "UPDATE raw_data SET missing_since = coalesce(missing_since, $3)
+            "UPDATE raw_data SET missing_since = coalesce(missing_since, $4)
              WHERE id IN (SELECT r.id {NOT_LISTED})"
         ),
-        [integration.into(), run.into(), now.into()],
+        [integration.into(), run.into(), data_type.into(), now.into()],
     )
     .execute(&tx.inner)
     .await

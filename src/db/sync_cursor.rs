@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Db, DbError, Sql, Tx};
 use crate::domain::{IntegrationId, RunId};
 
-/// The one stream of connectors that have one.
-const STREAM: &str = "main";
 /// Before the fingerprint of a file, in the name of its stream.
 const FILE: &str = "import:";
 
@@ -23,32 +21,37 @@ pub struct SyncCursor {
     pub listing_run_id: Option<RunId>,
 }
 
-/// The cursor, if there is one.
-pub async fn load(db: &Db, integration: IntegrationId) -> Result<Option<SyncCursor>, DbError> {
+/// The cursor of a stream, if there is one.
+pub async fn load(
+    db: &Db,
+    integration: IntegrationId,
+    stream: &str,
+) -> Result<Option<SyncCursor>, DbError> {
     Sql::new(
         "SELECT cursor_value, listing_run_id FROM sync_cursors
          WHERE integration_id = $1 AND stream = $2",
-        [integration.into(), STREAM.into()],
+        [integration.into(), stream.into()],
     )
     .one(db.reader())
     .await
 }
 
-/// Whether there is one.
+/// Whether there is one of any stream.
 pub async fn exists(tx: &Tx, integration: IntegrationId) -> Result<bool, DbError> {
     Sql::new(
-        "SELECT count(*) FROM sync_cursors WHERE integration_id = $1 AND stream = $2",
-        [integration.into(), STREAM.into()],
+        "SELECT count(*) FROM sync_cursors WHERE integration_id = $1 AND stream NOT LIKE $2",
+        [integration.into(), format!("{FILE}%").into()],
     )
     .scalar::<i64>(&tx.inner)
     .await
     .map(|count| count > 0)
 }
 
-/// Sets the cursor.
+/// Sets the cursor of a stream.
 pub async fn save(
     tx: &Tx,
     integration: IntegrationId,
+    stream: &str,
     cursor: &SyncCursor,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
@@ -59,7 +62,7 @@ pub async fn save(
     )
     .tuple([
         Value::from(integration),
-        STREAM.into(),
+        stream.into(),
         cursor.cursor_value.clone().into(),
         cursor.listing_run_id.map(|id| id.0).into(),
         now.into(),
@@ -74,12 +77,8 @@ const REPLACE: &str = " ON CONFLICT (integration_id, stream) DO UPDATE SET
     cursor_value = excluded.cursor_value, listing_run_id = excluded.listing_run_id,
     updated_at = excluded.updated_at";
 
-/// Forgets the cursor: everything has to be listed again.
-pub async fn clear(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
-    remove(tx, integration, STREAM.to_owned()).await
-}
-
-async fn remove(tx: &Tx, integration: IntegrationId, stream: String) -> Result<(), DbError> {
+/// Forgets the cursor of a stream: all of it has to be listed again.
+pub async fn clear(tx: &Tx, integration: IntegrationId, stream: &str) -> Result<(), DbError> {
     Sql::new(
         "DELETE FROM sync_cursors WHERE integration_id = $1 AND stream = $2",
         [integration.into(), stream.into()],
@@ -124,7 +123,7 @@ pub async fn save_file(
 ) -> Result<(), DbError> {
     let stream = format!("{FILE}{fingerprint}");
     let Some(position) = position else {
-        return remove(tx, integration, stream).await;
+        return clear(tx, integration, &stream).await;
     };
     Sql::new(
         "INSERT INTO sync_cursors (integration_id, stream, cursor_value, listing_run_id, updated_at)

@@ -195,6 +195,12 @@ pub enum SkipReason {
     TooLarge,
     /// Failed in five runs.
     GaveUp,
+    /// The service does not let these credentials see it.
+    NotAccessible,
+    /// The service failed whenever it was asked for it; later runs ask again.
+    Postponed,
+    /// What the service says of it cannot be understood, and there is no other way to ask.
+    Malformed,
 }
 
 impl SkipReason {
@@ -206,6 +212,9 @@ impl SkipReason {
             Self::NotStored => "not_stored",
             Self::TooLarge => "too_large",
             Self::GaveUp => "gave_up",
+            Self::NotAccessible => "not_accessible",
+            Self::Postponed => "postponed",
+            Self::Malformed => "malformed",
         }
     }
 
@@ -216,6 +225,9 @@ impl SkipReason {
             Self::NotStored,
             Self::TooLarge,
             Self::GaveUp,
+            Self::NotAccessible,
+            Self::Postponed,
+            Self::Malformed,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == word)
@@ -307,7 +319,9 @@ pub struct Counts {
     pub deleted: i64,
     /// Listed and deliberately not stored, by reason: `deleted` (gone before it was fetched),
     /// `spam_trash`, `not_stored` (a change to something that was never stored), `too_large`,
-    /// `gave_up` (failed in five runs).
+    /// `gave_up` (failed in five runs), `not_accessible` (these credentials may not see it),
+    /// `postponed` (the service failed whenever it was asked; later runs ask again), `malformed`
+    /// (what came cannot be understood).
     pub skipped: BTreeMap<String, i64>,
     /// Listed and not had; later runs try them again, but not what an import could not read.
     pub failed: i64,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use fail::fail_point;
 
 use crate::{
-    connectors::Cursor,
+    connectors::{Cursor, Listing},
     db::{
         Db, DbError, Tx, gap,
         imported::{self, Copy},
@@ -88,8 +88,8 @@ pub(crate) enum Moves<'a> {
         quota_units: i64,
         /// What the governor wants remembered.
         spending: serde_json::Value,
-        /// Moves with the last batch of its page.
-        cursor: Option<SyncCursor>,
+        /// That of the stream of this name; moves with the last batch of its page.
+        cursor: Option<(&'static str, SyncCursor)>,
     },
     /// The file with this fingerprint: up to there, or to its end.
     File(&'a str, Option<FilePosition>),
@@ -159,8 +159,8 @@ async fn move_on(tx: &Tx, commit: &Commit<'_>) -> Result<i64, DbError> {
             spending,
             cursor,
         } => {
-            if let Some(cursor) = cursor {
-                sync_cursor::save(tx, integration, cursor, commit.now).await?;
+            if let Some((stream, cursor)) = cursor {
+                sync_cursor::save(tx, integration, stream, cursor, commit.now).await?;
             }
             quota_window::save(tx, integration, spending.clone()).await?;
             Ok(*quota_units)
@@ -174,11 +174,13 @@ async fn move_on(tx: &Tx, commit: &Commit<'_>) -> Result<i64, DbError> {
     }
 }
 
-/// The cursor as it is saved: a resync's listing belongs to its run.
-pub(super) fn cursor_of(claim: &Claim, value: Cursor, in_resync: bool) -> SyncCursor {
+/// The cursor as it is saved: a listing that shows everything belongs to its run.
+pub(super) fn cursor_of(claim: &Claim, value: Cursor, listing: Option<Listing>) -> SyncCursor {
     SyncCursor {
         cursor_value: value,
-        listing_run_id: in_resync.then_some(claim.run_id),
+        listing_run_id: listing
+            .is_some_and(Listing::shows_everything)
+            .then_some(claim.run_id),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     domain::{
         EventId, errors,
         event::{SYNC_REQUESTED_V1, SYNC_REQUESTS},
-        sync::{EndedRun, IntegrationStatus, RunError, RunStatus, Scope, Trigger},
+        sync::{EndedRun, IntegrationStatus, RunError, RunStatus, Scope, SkipReason, Trigger},
     },
 };
 
@@ -49,6 +49,8 @@ pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, D
         active.partial = None;
         return Ok(None);
     }
+    let postponed = SkipReason::Postponed.as_str();
+    let postponed = active.counts.skipped.get(postponed).copied().unwrap_or(0);
     let open_gaps = gap::count_open(&tx, active.claim.integration_id).await?;
     let (status, error) = if !active.counts.add_up() {
         let detail = format!("listed and accounted for differ: {:?}", active.counts);
@@ -68,6 +70,12 @@ pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, D
         let detail =
             format!("{open_gaps} items could not be fetched; later runs try them again by id");
         (RunStatus::Partial, Some(run_error("gaps_open", detail)))
+    } else if postponed > 0 {
+        let detail = format!("{postponed} lists could not be had; later runs ask for them again");
+        (
+            RunStatus::Partial,
+            Some(run_error("lists_postponed", detail)),
+        )
     } else {
         (RunStatus::Success, None)
     };

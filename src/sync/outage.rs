@@ -4,24 +4,28 @@
 //! Without this a handful of broken items would look like an outage in every run and hold up
 //! everything after them.
 
+use std::collections::HashSet;
+
 use futures_util::StreamExt;
 
 use super::{
-    pages,
+    pages::{self, Next},
     runner::{Active, Stop},
 };
 use crate::{
-    connectors::{ConnectorError, Cursor, Fetched, OUTAGE},
+    connectors::{ConnectorError, Fetched, OUTAGE},
     db::raw_data,
 };
 
-/// Fetches and writes `ids`; the cursor moves with the last of them.
+/// Fetches and writes `ids`, of which `changed` are stored as they were; the cursor moves with the last
+/// of them.
 pub(super) async fn fetch_and_write(
     active: &mut Active<'_>,
     ids: Vec<String>,
-    cursor: Option<Cursor>,
+    changed: &HashSet<String>,
+    next: Option<Next>,
 ) -> Result<(), Stop> {
-    let fetched = pages::fetch_and_write(active, ids.clone(), cursor.clone()).await;
+    let fetched = pages::fetch_and_write(active, Vec::new(), ids.clone(), next.clone()).await;
     let detail = match fetched {
         Err(Stop::Connector(ConnectorError::Unavailable(detail))) => detail,
         other => return other,
@@ -35,12 +39,16 @@ pub(super) async fn fetch_and_write(
     );
     let integration = active.claim.integration_id;
     let stored = raw_data::stored_ids(&active.engine.db, integration, &ids).await?;
-    let left: Vec<String> = ids.into_iter().filter(|id| !stored.contains(id)).collect();
+    // Of those that are stored as they were, it is not told which have been had by now.
+    let left: Vec<String> = ids
+        .into_iter()
+        .filter(|id| changed.contains(id) || !stored.contains(id))
+        .collect();
     // Of so few none is taken for an outage.
     for apart in left.chunks(OUTAGE - 1) {
-        pages::fetch_and_write(active, apart.to_vec(), None).await?;
+        pages::fetch_and_write(active, Vec::new(), apart.to_vec(), None).await?;
     }
-    pages::move_cursor(active, cursor).await
+    pages::move_cursor(active, next).await
 }
 
 /// Whether the service gives an item that it has given before; nothing is known where there is none.

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fail::fail_point;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
@@ -19,9 +20,9 @@ use super::{
     runner::{Active, Stop},
 };
 use crate::{
-    connectors::{Change, Connector, Cursor, Fetched, Listing, Normalized, Page, RawItem},
-    db::{DbError, gap, raw_data, sync_cursor::SyncCursor},
-    domain::{IntegrationId, clock::Stopwatch},
+    connectors::{Change, Connector, Cursor, Fetched, Normalized, Page, RawItem, Stream},
+    db::{DbError, gap, raw_data},
+    domain::{IntegrationId, clock::Stopwatch, sync::SkipReason},
     metrics::{Metrics, Step},
 };
 
@@ -44,11 +45,18 @@ const BYTES_AHEAD: usize = 8 * 1024 * 1024;
 /// and its successor must not be refused for it.
 const RESERVED_ITEMS: usize = BATCH_ITEMS + FETCHED_AHEAD + 2 * UNDERSTOOD_TOGETHER;
 
+/// Where a stream goes on.
+#[derive(Clone)]
+pub(super) struct Next {
+    pub(super) stream: Stream,
+    pub(super) cursor: Cursor,
+}
+
 /// Takes a page; its cursor moves with its last batch.
-pub(super) async fn take(active: &mut Active<'_>, page: Page) -> Result<(), Stop> {
-    let next = page.next.clone();
+pub(super) async fn take(active: &mut Active<'_>, stream: Stream, page: Page) -> Result<(), Stop> {
+    let cursor = page.next.clone();
     let work = sort(active, page).await?;
-    carry_out(active, work, Some(next)).await
+    carry_out(active, work, Some(Next { stream, cursor })).await
 }
 
 /// Takes a page and leaves the cursor where it is: more belongs to the page.
@@ -80,16 +88,22 @@ pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
             tracing::info!("the service gives nothing; what failed before is tried later");
             return Ok(());
         }
-        let fetch = gaps.into_iter().map(|gap| gap.external_id).collect();
-        let notes = Vec::new();
-        carry_out(active, Work { notes, fetch }, None).await?;
+        let work = Work {
+            fetch: gaps.into_iter().map(|gap| gap.external_id).collect(),
+            ..Work::default()
+        };
+        carry_out(active, work, None).await?;
     }
 }
 
-/// A page, sorted into what only has to be noted and what has to be fetched.
+/// A page, sorted into what only has to be noted, what came with it and what has to be fetched.
+#[derive(Default)]
 struct Work {
     notes: Vec<Entry>,
+    given: Vec<(String, Bytes)>,
     fetch: Vec<String>,
+    /// Those to be fetched that are stored as they were.
+    stored: HashSet<String>,
 }
 
 async fn sort(active: &Active<'_>, page: Page) -> Result<Work, DbError> {
@@ -106,8 +120,7 @@ async fn sort(active: &Active<'_>, page: Page) -> Result<Work, DbError> {
         .collect();
     let stored =
         raw_data::stored_ids(&active.engine.db, active.claim.integration_id, &wanted).await?;
-    let mut notes = Vec::new();
-    let mut fetch = Vec::new();
+    let mut work = Work::default();
     // A page may name an id twice; it is fetched once.
     let mut fetching = HashSet::new();
     for change in page.changes {
@@ -119,52 +132,65 @@ async fn sort(active: &Active<'_>, page: Page) -> Result<Work, DbError> {
                 if !stored.contains(&id) =>
             {
                 if fetching.insert(id.clone()) {
-                    fetch.push(id);
+                    work.fetch.push(id);
                 }
             }
-            Change::Seen(id) => notes.push(Entry::Keep(id)),
-            Change::Patch { id, delta, .. } => notes.push(Entry::Patch(id, delta)),
-            Change::Gone(id) => notes.push(Entry::Gone(id)),
-            Change::Unwanted(id, reason) => notes.push(Entry::Skip(id, reason)),
-            Change::Labelled(id, label) => notes.push(Entry::Labelled(id, label)),
+            Change::Changed(id) => {
+                if fetching.insert(id.clone()) {
+                    work.stored.insert(id.clone());
+                    work.fetch.push(id);
+                }
+            }
+            Change::Given(id, body) => work.given.push((id, body)),
+            Change::Seen(id) => work.notes.push(Entry::Keep(id)),
+            Change::Patch { id, delta, .. } => work.notes.push(Entry::Patch(id, delta)),
+            Change::Gone(id) => work.notes.push(Entry::Gone(id)),
+            Change::Unwanted(id, reason) => work.notes.push(Entry::Skip(id, reason)),
+            Change::Labelled(id, label) => work.notes.push(Entry::Labelled(id, label)),
         }
     }
-    Ok(Work { notes, fetch })
+    Ok(work)
 }
 
-async fn carry_out(
-    active: &mut Active<'_>,
-    work: Work,
-    cursor: Option<Cursor>,
-) -> Result<(), Stop> {
-    let Work { mut notes, fetch } = work;
+async fn carry_out(active: &mut Active<'_>, work: Work, next: Option<Next>) -> Result<(), Stop> {
+    let Work {
+        mut notes,
+        given,
+        fetch,
+        stored,
+    } = work;
     while notes.len() > BATCH_NOTES {
         let rest = notes.split_off(BATCH_NOTES);
         write(active, Batch::of(notes), None).await?;
         notes = rest;
     }
     let first = Batch::of(notes);
-    if fetch.is_empty() {
-        return write(active, first, cursor).await;
+    if given.is_empty() && fetch.is_empty() {
+        return write(active, first, next).await;
     }
     if !first.entries.is_empty() {
         write(active, first, None).await?;
     }
-    outage::fetch_and_write(active, fetch, cursor).await
+    if fetch.is_empty() {
+        return fetch_and_write(active, given, fetch, next).await;
+    }
+    if !given.is_empty() {
+        fetch_and_write(active, given, Vec::new(), None).await?;
+    }
+    outage::fetch_and_write(active, fetch, &stored, next).await
 }
 
 /// Moves the cursor, and nothing else.
-pub(super) async fn move_cursor(
-    active: &mut Active<'_>,
-    cursor: Option<Cursor>,
-) -> Result<(), Stop> {
-    write(active, Batch::default(), cursor).await
+pub(super) async fn move_cursor(active: &mut Active<'_>, next: Option<Next>) -> Result<(), Stop> {
+    write(active, Batch::default(), next).await
 }
 
 /// An item on its way, with the share of memory it holds.
 struct Fetching {
     id: String,
     what: Fetched,
+    /// Whether a request of its own was made for it.
+    asked: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -194,11 +220,13 @@ impl Batch {
     }
 }
 
-/// Fetches items and writes them by the batch; the cursor moves with the last one.
+/// Takes items that came whole, fetches others, and writes them by the batch; the cursor moves with the
+/// last one.
 pub(super) async fn fetch_and_write(
     active: &mut Active<'_>,
+    given: Vec<(String, Bytes)>,
     ids: Vec<String>,
-    cursor: Option<Cursor>,
+    next: Option<Next>,
 ) -> Result<(), Stop> {
     let connector = Arc::clone(&active.service.connector);
     let access = active.access.clone();
@@ -213,7 +241,17 @@ pub(super) async fn fetch_and_write(
         // It must go when fetching ends, so that what follows ends too.
         let fetched = fetched;
         let memory = Arc::new(tokio::sync::Semaphore::new(BYTES_AHEAD));
-        let mut items = connector.fetch(&access, ids);
+        let given = given.into_iter().map(|(id, body)| {
+            let raw = RawItem {
+                id: id.clone(),
+                body,
+                large: None,
+            };
+            Ok((id, Fetched::Raw(raw), false))
+        });
+        let fetched_items = connector.fetch(&access, ids);
+        let fetched_items = fetched_items.map_ok(|(id, what)| (id, what, true));
+        let mut items = stream::iter(given).chain(fetched_items);
         let mut handing_over = false;
         loop {
             let item = tokio::select! {
@@ -228,7 +266,7 @@ pub(super) async fn fetch_and_write(
                     Ok(())
                 };
             };
-            let (id, what) = item?;
+            let (id, what, asked) = item?;
             let permit = match &what {
                 Fetched::Raw(raw) => {
                     let share = raw.body.len().clamp(1, BYTES_AHEAD) as u32;
@@ -238,7 +276,13 @@ pub(super) async fn fetch_and_write(
             };
             fail_point!("run.fetched");
             // The receiver goes only when the writer has failed, and then that is what is told.
-            if fetched.send(Fetching { id, what, permit }).await.is_err() {
+            let item = Fetching {
+                id,
+                what,
+                asked,
+                permit,
+            };
+            if fetched.send(item).await.is_err() {
                 return Ok(());
             }
             // A slow service must not make a page outlast the hold; what was asked for is taken.
@@ -261,7 +305,7 @@ pub(super) async fn fetch_and_write(
     let fetching = async { Ok::<_, Stop>(fetching.await) };
     let (fetched, (), last) = tokio::try_join!(fetching, understanding, writing)?;
     match fetched {
-        Ok(()) => write(active, last, cursor).await,
+        Ok(()) => write(active, last, next).await,
         Err(stop) => {
             // What came before the end is kept.
             write(active, last, None).await?;
@@ -310,7 +354,12 @@ async fn understand(
 }
 
 fn ready_entry(reader: &Reader, item: Fetching) -> Ready {
-    let Fetching { id, what, permit } = item;
+    let Fetching {
+        id,
+        what,
+        asked,
+        permit,
+    } = item;
     let mut permits: Vec<OwnedSemaphorePermit> = permit.into_iter().collect();
     match what {
         Fetched::Raw(RawItem { body, large, .. }) => {
@@ -334,13 +383,19 @@ fn ready_entry(reader: &Reader, item: Fetching) -> Ready {
             let entry = match normalized {
                 Ok(Ok(Normalized::Record(record))) => Entry::Store(record),
                 Ok(Ok(Normalized::Skipped(reason))) => Entry::Skip(id, reason),
+                // What came with a page cannot be asked for by its id.
+                Ok(Err(error)) if !asked => {
+                    tracing::warn!(item = id, error = %error, "an item cannot be understood");
+                    Entry::Skip(id, SkipReason::Malformed)
+                }
+                Err(_) if !asked => Entry::Skip(id, SkipReason::Malformed),
                 Ok(Err(error)) => Entry::Fail(id, error.to_string()),
                 Err(_) => Entry::Fail(id, "the parser panicked".to_owned()),
             };
             Ready {
                 entry,
                 bytes,
-                fetched: true,
+                fetched: asked,
                 permits,
             }
         }
@@ -426,15 +481,18 @@ pub(super) fn spending(active: &Active<'_>) -> serde_json::Value {
 }
 
 /// Writes one batch.
-async fn write(active: &mut Active<'_>, batch: Batch, cursor: Option<Cursor>) -> Result<(), Stop> {
-    if batch.entries.is_empty() && cursor.is_none() {
+async fn write(active: &mut Active<'_>, batch: Batch, next: Option<Next>) -> Result<(), Stop> {
+    if batch.entries.is_empty() && next.is_none() {
         return Ok(());
     }
     // A page that says nothing is not getting anywhere: what fails after it may fail for ever.
     active.progressed |= !batch.entries.is_empty();
-    let cursor: Option<SyncCursor> = cursor.map(|value| {
-        let listing = active.service.connector.listing(&value);
-        batch::cursor_of(&active.claim, value, listing == Some(Listing::Resync))
+    let cursor = next.map(|Next { stream, cursor }| {
+        let listing = active.service.connector.listing(&cursor);
+        (
+            stream.name,
+            batch::cursor_of(&active.claim, cursor, listing),
+        )
     });
     let engine = active.engine;
     let spending = spending(active);

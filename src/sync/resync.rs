@@ -1,18 +1,21 @@
-//! The end of a resync's listing: what it did not show is erased, labels are repaired.
+//! The end of a listing that shows everything: what it did not show is erased, and after a resync
+//! labels are repaired.
 //!
 //! A listing that shows far too little is more likely broken than true, so many rows at once are
-//! erased only when a second listing agrees or the operator says so.
+//! erased only when a second listing agrees or the operator says so. The pages of an inventory may
+//! shift while they are read, so of what an inventory lacks nothing is erased before the next one
+//! lacks it too.
 
 use std::collections::HashMap;
 
 use fail::fail_point;
 
 use super::{
-    pages,
+    pages::{self, Next},
     runner::{Active, Stop},
 };
 use crate::{
-    connectors::Page,
+    connectors::{Listing, Page, Stream},
     db::{
         Tx, outbox,
         raw_data::{self, Missing},
@@ -37,42 +40,74 @@ const CHUNK: u64 = 100;
 pub(super) const UNCONFIRMED: &str = "mass_deletion_unconfirmed";
 
 /// Takes the last page of a listing and draws its conclusions. `false` where they have to be
-/// confirmed first: then the run ends here, and the next one lists again.
-pub(super) async fn complete(active: &mut Active<'_>, page: Page) -> Result<bool, Stop> {
-    let next = page.next.clone();
+/// confirmed first: then the stream ends here, and the next run lists it again.
+pub(super) async fn complete(
+    active: &mut Active<'_>,
+    stream: Stream,
+    listing: Listing,
+    page: Page,
+) -> Result<bool, Stop> {
+    let cursor = page.next.clone();
     pages::take_without_cursor(active, page).await?;
     let tx = begin(active).await?;
     let (integration, run) = (active.claim.integration_id, active.claim.run_id);
-    let missing = raw_data::count_missing(&tx, integration, run).await?;
-    if !may_erase(missing, active.held.confirm_mass_deletion) {
-        raw_data::mark_missing(&tx, integration, run, active.engine.clock.now()).await?;
-        sync_cursor::clear(&tx, integration).await?;
+    let missing = raw_data::count_missing(&tx, integration, run, stream.data_type).await?;
+    tx.commit().await?;
+    let confirmed = active.held.confirm_mass_deletion;
+    let enough = may_erase(missing, confirmed);
+    let erased = match listing {
+        _ if confirmed => Erased::All,
+        Listing::Inventory => Erased::Confirmed,
+        _ if enough => Erased::All,
+        _ => Erased::None,
+    };
+    while erased != Erased::None && erase_some(active, stream, erased).await? {
+        leave_if_interrupted(active)?;
+    }
+    let waits = match erased {
+        Erased::All => false,
+        Erased::Confirmed => missing.missing > missing.confirmed,
+        Erased::None => true,
+    };
+    if listing == Listing::Inventory || waits {
+        let now = active.engine.clock.now();
+        let tx = begin(active).await?;
+        raw_data::mark_missing(&tx, integration, run, stream.data_type, now).await?;
+        if waits {
+            sync_cursor::clear(&tx, integration, stream.name).await?;
+        }
         tx.commit().await?;
+    }
+    if !enough {
         tracing::warn!(
+            stream = stream.name,
             missing = missing.missing,
             stored = missing.stored,
-            "the listing lacks too many stored records; nothing was erased"
+            "the listing lacks too many stored records; those that no earlier one lacked stay"
         );
         active.partial = Some(UNCONFIRMED);
+    }
+    if waits {
         return Ok(false);
     }
-    tx.commit().await?;
-    while erase_some(active).await? {
-        leave_if_interrupted(active)?;
+    if listing == Listing::Resync {
+        let mut after = String::new();
+        while let Some(last) = repair_labels(active, &after).await? {
+            after = last;
+            leave_if_interrupted(active)?;
+        }
     }
-    let mut after = String::new();
-    while let Some(last) = repair_labels(active, &after).await? {
-        after = last;
-        leave_if_interrupted(active)?;
-    }
-    let rest = Page {
-        changes: Vec::new(),
-        next,
-        more: true,
-        listing_complete: false,
-    };
-    pages::take(active, rest).await?;
+    pages::move_cursor(active, Some(Next { stream, cursor })).await?;
     Ok(true)
+}
+
+/// Which of the rows that a listing lacks are erased.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Erased {
+    All,
+    /// Those that an earlier listing lacked too.
+    Confirmed,
+    None,
 }
 
 /// Rows that two listings lack are gone; those that only this one lacks must be few, unless the
@@ -93,10 +128,11 @@ pub(super) async fn begin(active: &mut Active<'_>) -> Result<Tx, Stop> {
 }
 
 /// Erases a chunk of what the listing did not show; says whether there was any.
-async fn erase_some(active: &mut Active<'_>) -> Result<bool, Stop> {
+async fn erase_some(active: &mut Active<'_>, stream: Stream, erased: Erased) -> Result<bool, Stop> {
     let tx = begin(active).await?;
     let (integration, run) = (active.claim.integration_id, active.claim.run_id);
-    let rows = raw_data::missing(&tx, integration, run, CHUNK).await?;
+    let only = erased == Erased::Confirmed;
+    let rows = raw_data::missing(&tx, integration, run, stream.data_type, only, CHUNK).await?;
     if rows.is_empty() {
         return Ok(false);
     }

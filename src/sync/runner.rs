@@ -16,11 +16,13 @@ use tracing::{Instrument, Span};
 
 use super::{Engine, Service, SyncSettings, access, finish, hold, labels, pages, resync};
 use crate::{
-    connectors::{Access, ConnectorError, Cursor, Listing},
+    connectors::{Access, Account, ConnectorError, Cursor, Listing, Stream},
     db::{
         DbError, former_integration, imported, integration,
         integration::Integration,
-        outbox, quota_window, raw_data, sync_cursor, sync_listing,
+        outbox, quota_window, raw_data,
+        sync_cursor::{self, SyncCursor},
+        sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
     },
     domain::{
@@ -250,31 +252,70 @@ fn mode_of(word: &str) -> Mode {
 }
 
 impl Active<'_> {
-    /// Everything there is to do now: what failed before, then page after page.
+    /// Everything there is to do now: what failed before, then one stream after the other.
     async fn pass(&mut self) -> Result<(), Stop> {
         if !self.integration.status()?.may_sync() {
             return Err(Stop::Cancelled);
         }
-        let (cancelled, shutdown) = (self.cancelled.clone(), self.shutdown.clone());
-        let mut cursor = tokio::select! {
-            cursor = self.cursor() => cursor?,
-            () = cancelled.cancelled() => return Err(Stop::Cancelled),
-            () = shutdown.cancelled() => return Err(Stop::Shutdown),
+        // With other credentials than before, nothing is asked before it is known whose they are.
+        let mut account = match self.integration.account_verified {
+            true => None,
+            false => Some(self.account().await?),
         };
         let integration = self.claim.integration_id;
         self.among_imported = imported::has_any(&self.engine.db, integration).await?;
         labels::name(self).await?;
         pages::retry_gaps(self).await?;
+        for (stream, saved) in self.streams().await? {
+            let cursor = match saved {
+                Some(saved) => saved.cursor_value,
+                None => self.start(stream, Listing::Full, &mut account).await?,
+            };
+            self.follow(stream, cursor, &mut account).await?;
+        }
+        Ok(())
+    }
+
+    /// The streams with their cursors, as far as these can be gone on with: a listing that another run
+    /// began cannot. A listing that this run began comes first, because where the next one begins, what
+    /// was seen before is forgotten.
+    async fn streams(&self) -> Result<Vec<(Stream, Option<SyncCursor>)>, DbError> {
+        let mut streams = Vec::new();
+        for &stream in self.service.connector.streams() {
+            let saved =
+                sync_cursor::load(&self.engine.db, self.claim.integration_id, stream.name).await?;
+            let usable = saved.filter(|saved| {
+                saved
+                    .listing_run_id
+                    .is_none_or(|listing_run| listing_run == self.claim.run_id)
+            });
+            streams.push((stream, usable));
+        }
+        streams.sort_by_key(|(_, saved)| {
+            let listing_run = saved.as_ref().and_then(|saved| saved.listing_run_id);
+            listing_run.is_none()
+        });
+        Ok(streams)
+    }
+
+    /// Goes through a stream, page after page.
+    async fn follow(
+        &mut self,
+        stream: Stream,
+        mut cursor: Cursor,
+        account: &mut Option<Account>,
+    ) -> Result<(), Stop> {
         let mut resyncs = 0;
         loop {
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
             }
-            self.mode = match self.service.connector.listing(&cursor) {
+            let listing = self.service.connector.listing(&cursor);
+            self.mode = match listing {
                 Some(Listing::Full) => Mode::Full,
                 Some(Listing::Resync) => Mode::Resync,
-                None if resyncs > 0 => Mode::Resync,
-                None => self.mode,
+                _ if resyncs > 0 => Mode::Resync,
+                _ => self.mode,
             };
             let connector = &self.service.connector;
             let page = tokio::select! {
@@ -287,18 +328,25 @@ impl Active<'_> {
                 Err(ConnectorError::CursorExpired) if resyncs < MAX_RESYNCS => {
                     tracing::info!("the cursor is too old; everything is listed again");
                     resyncs += 1;
-                    cursor = self.start(Listing::Resync).await?;
+                    *account = None;
+                    cursor = self.start(stream, Listing::Resync, account).await?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
             let (next, more) = (page.next.clone(), page.more);
+            if page.inventory_begins {
+                let tx = resync::begin(self).await?;
+                sync_listing::begin(&tx, self.claim.run_id).await?;
+                tx.commit().await?;
+            }
             if page.listing_complete {
-                if !resync::complete(self, page).await? {
+                let listing = listing.unwrap_or(Listing::Inventory);
+                if !resync::complete(self, stream, listing, page).await? {
                     return Ok(());
                 }
             } else {
-                pages::take(self, page).await?;
+                pages::take(self, stream, page).await?;
             }
             cursor = next;
             if !more {
@@ -307,57 +355,48 @@ impl Active<'_> {
         }
     }
 
-    /// Where to go on. Without a cursor, or with one whose listing another run began, from the
-    /// start; with other credentials than before, only after asking whose they are.
-    async fn cursor(&mut self) -> Result<Cursor, Stop> {
-        let saved = sync_cursor::load(&self.engine.db, self.claim.integration_id).await?;
-        let usable = saved.filter(|saved| {
-            saved
-                .listing_run_id
-                .is_none_or(|listing_run| listing_run == self.claim.run_id)
-        });
-        match usable {
-            Some(saved) => {
-                if !self.integration.account_verified {
-                    let account = self.service.connector.account(&self.access).await?;
-                    self.accept_account(&account.name).await?;
-                }
-                Ok(saved.cursor_value)
-            }
-            None => {
-                // Rows that are here already were shown by a cursor that is lost.
-                let rows = raw_data::has_shown(&self.engine.db, self.claim.integration_id).await?;
-                self.start(if rows { Listing::Resync } else { Listing::Full })
-                    .await
-            }
+    /// Asks whose the credentials are.
+    async fn account(&mut self) -> Result<Account, Stop> {
+        let (cancelled, shutdown) = (self.cancelled.clone(), self.shutdown.clone());
+        let asked = async {
+            let account = self.service.connector.account(&self.access).await?;
+            self.accept_account(&account.name).await?;
+            Ok(account)
+        };
+        tokio::select! {
+            account = asked => account,
+            () = cancelled.cancelled() => Err(Stop::Cancelled),
+            () = shutdown.cancelled() => Err(Stop::Shutdown),
         }
     }
 
-    /// Asks where changes start, and saves the cursor from there.
-    async fn start(&mut self, listing: Listing) -> Result<Cursor, Stop> {
-        let account = self.service.connector.account(&self.access).await?;
-        self.accept_account(&account.name).await?;
-        // Adoption may just have brought rows.
+    /// Asks where changes of a stream start, unless that was asked just now, and saves the cursor from
+    /// there.
+    async fn start(
+        &mut self,
+        stream: Stream,
+        listing: Listing,
+        account: &mut Option<Account>,
+    ) -> Result<Cursor, Stop> {
+        let account = match account {
+            Some(account) => account,
+            None => account.insert(self.account().await?),
+        };
+        // Rows that are here already were shown by a cursor that is lost, or adopted just now.
         let rows = raw_data::has_shown(&self.engine.db, self.claim.integration_id).await?;
         let listing = if rows { Listing::Resync } else { listing };
-        let value = self
-            .service
-            .connector
-            .start(&account, listing, self.engine.clock.now())?;
+        let connector = &self.service.connector;
+        let value = connector.start(account, stream, listing, self.engine.clock.now())?;
+        let begun = connector.listing(&value);
+        let now = self.engine.clock.now();
         let tx = self.engine.db.begin().await?;
         sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
-        if listing == Listing::Resync {
+        if begun.is_some_and(Listing::shows_everything) {
             sync_listing::begin(&tx, self.claim.run_id).await?;
         }
-        let cursor =
-            super::batch::cursor_of(&self.claim, value.clone(), listing == Listing::Resync);
-        sync_cursor::save(
-            &tx,
-            self.claim.integration_id,
-            &cursor,
-            self.engine.clock.now(),
-        )
-        .await?;
+        let cursor = super::batch::cursor_of(&self.claim, value.clone(), begun);
+        let integration = self.claim.integration_id;
+        sync_cursor::save(&tx, integration, stream.name, &cursor, now).await?;
         tx.commit().await?;
         Ok(value)
     }

@@ -1,6 +1,7 @@
 //! What tests make up: small mailboxes, mail that arrives, and a server for doubles of endpoints that
 //! the stand-in does not play.
 
+pub mod github;
 pub mod secret_manager;
 
 use nucleus::demo::{Arrival, Mailbox, Raw, generate};

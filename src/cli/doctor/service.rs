@@ -38,7 +38,8 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Looks at a service. One that is neither configured nor has a connector is passed over.
+    /// Looks at a service. One that is neither configured nor has a connector is passed over, and so is
+    /// one without a client where another has one.
     pub(super) async fn at(
         &self,
         report: &mut Report,
@@ -54,19 +55,20 @@ impl Look<'_> {
             }
             return;
         }
-        report.add(self.redirect_uri(name, service).of(name));
         if service.client_id.is_none() {
+            // Where there is none at all, one service stands for all: the one that the README begins with.
+            if self.is_any_configured || name != ServiceName::Gmail {
+                return;
+            }
+            report.add(self.redirect_uri(name, service).of(name));
             let detail = format!("no OAuth client is configured, so no {title} can be connected");
-            let check = match self.is_any_configured {
-                true => Check::skip("client", detail),
-                false => Check::warn("client", detail, REGISTER),
-            };
-            report.add(check.of(name));
+            report.add(Check::warn("client", detail, REGISTER).of(name));
             for part in ["token_endpoint", "api_url"] {
                 report.add(Check::skip(part, "there is no client to use it with").of(name));
             }
             return;
         }
+        report.add(self.redirect_uri(name, service).of(name));
         for check in self.client(name, service).await {
             report.add(check.of(name));
         }

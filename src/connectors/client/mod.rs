@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use reqwest::{redirect, retry};
+use reqwest::{header::IF_NONE_MATCH, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -53,15 +53,17 @@ const ERROR_BODY_BYTES: usize = 64 * 1024;
 /// <https://developers.google.com/workspace/gmail/api/guides/performance#gzip>.
 const USER_AGENT: &str = concat!("nucleus/", env!("CARGO_PKG_VERSION"), " (gzip)");
 
-/// A GET request for a JSON object.
+/// A GET request for JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The service's name of the call, for instance `messages.get`: a label of metrics.
     pub method: &'static str,
-    /// The path below the base URL, segment by segment; each is escaped.
-    pub path: &'a [&'a str],
-    /// The query; escaped.
-    pub query: &'a [(&'a str, &'a str)],
+    /// What is asked for.
+    pub target: Target<'a>,
+    /// Header fields beyond those of every request.
+    pub headers: &'a [(&'static str, &'a str)],
+    /// What JSON is expected.
+    pub shape: Shape,
     /// What the call costs, each time it is made.
     pub units: u32,
     /// The largest body that is taken, in bytes, after decompression.
@@ -70,10 +72,46 @@ pub struct Request<'a> {
     pub classify: Classify,
 }
 
-/// A whole body.
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A path and a query below the base URL.
+    Path {
+        /// Segment by segment; each is escaped.
+        path: &'a [&'a str],
+        /// The query; escaped.
+        query: &'a [(&'a str, &'a str)],
+    },
+    /// A URL that an answer gave to go on with. It must be of the base URL's origin: the token goes
+    /// nowhere else.
+    Link(&'a str),
+}
+
+/// What JSON an answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// An object.
+    Object,
+    /// An array.
+    Array,
+}
+
+impl Shape {
+    /// With what its text ends.
+    fn end(self) -> u8 {
+        match self {
+            Self::Object => b'}',
+            Self::Array => b']',
+        }
+    }
+}
+
+/// A whole answer.
 #[derive(Debug)]
 pub struct Reply {
-    /// A JSON object, as far as its last character shows.
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// JSON of the expected shape, as far as its last character shows.
     pub body: Bytes,
     /// Held as long as the body is in memory, if it has more than [`LARGE_BYTES`].
     pub large: Option<OwnedSemaphorePermit>,
@@ -92,6 +130,14 @@ pub struct ApiClient {
     /// For loopback hosts, which no proxy can reach and which need no certificates.
     loopback: reqwest::Client,
     large: Arc<Semaphore>,
+}
+
+/// What one attempt is made with beside its request.
+struct Attempt<'a> {
+    url: &'a Url,
+    token: &'a SecretString,
+    etag: Option<&'a str>,
+    now: DateTime<Utc>,
 }
 
 /// What became of one attempt that gave no reply.
@@ -144,7 +190,19 @@ impl ApiClient {
     /// Makes `request` until there is a whole reply or no sense in going on. Dropping the future at
     /// any point is safe; the units of the attempt under way stay counted.
     pub async fn get(&self, access: &Access, request: Request<'_>) -> Result<Reply, ClientError> {
-        let url = address(&access.base_url, &request)?;
+        let reply = self.get_if_changed(access, request, None).await?;
+        reply.ok_or_else(|| ClientError::Unavailable("nothing was answered".into()))
+    }
+
+    /// As [`ApiClient::get`]; none where the service says that what it gave with `etag` has not changed
+    /// since (RFC 9110, 15.4.5), which costs no units.
+    pub async fn get_if_changed(
+        &self,
+        access: &Access,
+        request: Request<'_>,
+        etag: Option<&str>,
+    ) -> Result<Option<Reply>, ClientError> {
+        let url = address(&access.base_url, &request.target)?;
         let mut waits = ExponentialBuilder::new()
             .with_jitter()
             .with_min_delay(FIRST_WAIT)
@@ -172,13 +230,27 @@ impl ApiClient {
             let metrics = &access.metrics;
             metrics.call_begins(service, method, request.units, waited);
             let watch = Stopwatch::start();
-            let result = self.attempt(&url, &token, &request, &mut permit, now).await;
+            let attempt = Attempt {
+                url: &url,
+                token: &token,
+                etag,
+                now,
+            };
+            let result = self.attempt(attempt, &request, &mut permit).await;
             metrics.call_ended(service, method, outcome(&result), watch.seconds());
             let failure = match result {
-                Ok(body) => {
+                Ok(None) => {
+                    access.governor.not_charged(ticket);
+                    return Ok(None);
+                }
+                Ok(Some((headers, body))) => {
                     access.governor.accepted(ticket);
                     let large = permit.filter(|_| body.len() > LARGE_BYTES);
-                    return Ok(Reply { body, large });
+                    return Ok(Some(Reply {
+                        headers,
+                        body,
+                        large,
+                    }));
                 }
                 Err(failure) => failure,
             };
@@ -223,31 +295,38 @@ impl ApiClient {
 
     async fn attempt(
         &self,
-        url: &Url,
-        token: &SecretString,
+        attempt: Attempt<'_>,
         request: &Request<'_>,
         permit: &mut Option<OwnedSemaphorePermit>,
-        now: DateTime<Utc>,
-    ) -> Result<Bytes, Failure> {
-        let response = self
-            .client_for(url)
-            .map_err(Failure::Final)?
-            .get(url.clone())
-            .bearer_auth(token.expose_secret())
-            .send()
-            .await
-            .map_err(failed)?;
+    ) -> Result<Option<(HeaderMap, Bytes)>, Failure> {
+        let Attempt {
+            url,
+            token,
+            etag,
+            now,
+        } = attempt;
+        let client = self.client_for(url).map_err(Failure::Final)?;
+        let mut call = client.get(url.clone()).bearer_auth(token.expose_secret());
+        for (name, value) in request.headers {
+            call = call.header(*name, *value);
+        }
+        if let Some(etag) = etag {
+            call = call.header(IF_NONE_MATCH, etag);
+        }
+        let response = call.send().await.map_err(failed)?;
         let status = response.status();
+        let headers = response.headers().clone();
+        if status == StatusCode::NOT_MODIFIED && etag.is_some() {
+            return Ok(None);
+        }
         if status.is_success() {
             let body = self.read(response, request.cap, permit).await?;
-            // Every answer asked for here is an object, so another last character means that the
-            // rest is missing.
-            if body.trim_ascii_end().last() != Some(&b'}') {
+            // Another last character means that the rest is missing.
+            if body.trim_ascii_end().last() != Some(&request.shape.end()) {
                 return Err(Failure::Transient("the answer is truncated".into(), None));
             }
-            return Ok(body);
+            return Ok(Some((headers, body)));
         }
-        let headers = response.headers().clone();
         let body = read_start(response).await;
         let mut retry_after = answer::retry_after(&headers).map(|after| after.wait(now));
         match (request.classify)(status, &headers, &body) {
@@ -318,7 +397,7 @@ impl ApiClient {
     }
 }
 
-fn outcome(result: &Result<Bytes, Failure>) -> CallOutcome {
+fn outcome<T>(result: &Result<T, Failure>) -> CallOutcome {
     match result {
         Ok(_) => CallOutcome::Ok,
         Err(Failure::Transient(..)) => CallOutcome::Unavailable,
@@ -330,11 +409,15 @@ fn outcome(result: &Result<Bytes, Failure>) -> CallOutcome {
     }
 }
 
-fn address(base: &Url, request: &Request<'_>) -> Result<Url, ClientError> {
+fn address(base: &Url, target: &Target<'_>) -> Result<Url, ClientError> {
+    let (path, query) = match *target {
+        Target::Path { path, query } => (path, query),
+        Target::Link(link) => return followed(base, link),
+    };
     let mut url = base.clone();
     match url.path_segments_mut() {
         Ok(mut segments) => {
-            segments.pop_if_empty().extend(request.path);
+            segments.pop_if_empty().extend(path);
         }
         Err(()) => {
             return Err(ClientError::Rejected {
@@ -344,10 +427,25 @@ fn address(base: &Url, request: &Request<'_>) -> Result<Url, ClientError> {
             });
         }
     }
-    if !request.query.is_empty() {
-        url.query_pairs_mut().extend_pairs(request.query);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
     }
     Ok(url)
+}
+
+/// A link of an answer, if it leads to where the token may go.
+fn followed(base: &Url, link: &str) -> Result<Url, ClientError> {
+    match base.join(link) {
+        Ok(url) if url.origin() == base.origin() => Ok(url),
+        _ => Err(ClientError::Rejected {
+            status: 0,
+            code: "foreign_link",
+            detail: format!(
+                "an answer of {base} goes on at another host, which must not be given the token: \
+                 check the service's API URL"
+            ),
+        }),
+    }
 }
 
 /// Whether a wait that the service asked for is waited for here.

@@ -33,8 +33,12 @@ fn plain_rule(status: StatusCode, _: &HeaderMap, _: &[u8]) -> Class {
 
 const REQUEST: Request<'static> = Request {
     method: "things.list",
-    path: &["v1", "thing"],
-    query: &[("page", "secret-page")],
+    target: Target::Path {
+        path: &["v1", "thing"],
+        query: &[("page", "secret-page")],
+    },
+    headers: &[],
+    shape: Shape::Object,
     units: 3,
     cap: 1000,
     classify: plain_rule,
@@ -65,8 +69,10 @@ async fn a_reply_comes_with_the_token_and_escapes_the_path() {
     let mut stage = stage(vec![]).await;
     stage.access.base_url = stage.access.base_url.join("prefix/").unwrap();
     let request = Request {
-        path: &["a/b", "c?d"],
-        query: &[("q", "x&y")],
+        target: Target::Path {
+            path: &["a/b", "c?d"],
+            query: &[("q", "x&y")],
+        },
         ..REQUEST
     };
     let reply = stage.access.client.get(&stage.access, request).await;
@@ -233,7 +239,10 @@ async fn a_body_is_capped_as_announced_and_as_unpacked() {
     .await;
     for (path, expected) in [("plain", None), ("bomb", None), ("small", Some(7))] {
         let request = Request {
-            path: &[path],
+            target: Target::Path {
+                path: &[path],
+                query: &[],
+            },
             ..REQUEST
         };
         let reply = stage.access.client.get(&stage.access, request).await;

@@ -12,7 +12,7 @@ pub(super) use google_gmail1::api::{
 use super::{
     super::{
         Access,
-        client::{ClientError, Reply, Request},
+        client::{ClientError, Reply, Request, Shape, Target},
     },
     classify::classify,
 };
@@ -131,8 +131,12 @@ impl Api<'_> {
         let path = ["gmail", "v1", "users", "me", "messages", id];
         let request = Request {
             method: "messages.get",
-            path: &path,
-            query: &query,
+            target: Target::Path {
+                path: &path,
+                query: &query,
+            },
+            headers: &[],
+            shape: Shape::Object,
             units: self.quota.get,
             cap: MESSAGE_CAP,
             classify,
@@ -150,8 +154,9 @@ impl Api<'_> {
         let path = [&["gmail", "v1", "users", "me"], path].concat();
         let request = Request {
             method,
-            path: &path,
-            query,
+            target: Target::Path { path: &path, query },
+            headers: &[],
+            shape: Shape::Object,
             units,
             cap: PAGE_CAP,
             classify,

@@ -81,7 +81,7 @@ impl Position {
     /// Everything is listed, and then what changed since `history_id`.
     pub(super) fn start(history_id: u64, listing: Listing, now: DateTime<Utc>) -> Self {
         let kind = match listing {
-            Listing::Full => Kind::Full,
+            Listing::Full | Listing::Inventory => Kind::Full,
             Listing::Resync => Kind::Resync,
         };
         Self {

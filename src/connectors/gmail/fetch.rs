@@ -1,98 +1,20 @@
-//! Gets messages, several at a time, and tells what concerns one message from what concerns all.
+//! Gets messages, several at a time.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    future::ready,
-};
-
-use futures_util::{
-    StreamExt,
-    stream::{self, BoxStream},
-};
+use futures_util::stream::BoxStream;
 
 use super::{
-    super::{ConnectorError, Fetched, OUTAGE, RawItem, client::ClientError},
+    super::{ConnectorError, Fetched, RawItem, client::ClientError, fetching},
     api::Api,
 };
 use crate::domain::sync::SkipReason;
 
-type Answer = Result<(String, Fetched), ConnectorError>;
-
-struct State<'a> {
-    gets: BoxStream<'a, (String, Result<Fetched, ClientError>)>,
-    /// Answers on their way out.
-    ready: VecDeque<Answer>,
-    /// Failures since the last success. They are answered only when a success shows that they are
-    /// the messages' own; in an outage they stay unanswered.
-    failed: Vec<(String, String)>,
-    ended: bool,
-}
-
 /// See [`super::super::Connector::fetch`].
-pub(super) fn fetch(api: Api<'_>, ids: Vec<String>, concurrency: usize) -> BoxStream<'_, Answer> {
-    let mut known = HashSet::new();
-    let ids: Vec<String> = ids
-        .into_iter()
-        .filter(|id| known.insert(id.clone()))
-        .collect();
-    let leaving = &api.access.leaving;
-    let gets = stream::iter(ids)
-        .take_while(|_| ready(!leaving.is_cancelled()))
-        .map(move |id| get(api, id))
-        .buffer_unordered(concurrency.max(1))
-        .boxed();
-    let state = State {
-        gets,
-        ready: VecDeque::new(),
-        failed: Vec::new(),
-        ended: false,
-    };
-    stream::unfold(state, async |mut state| {
-        let answer = state.next().await?;
-        Some((answer, state))
-    })
-    .boxed()
-}
-
-impl State<'_> {
-    async fn next(&mut self) -> Option<Answer> {
-        while self.ready.is_empty() {
-            if self.ended {
-                return None;
-            }
-            match self.gets.next().await {
-                None => {
-                    self.ended = true;
-                    self.answer_failed();
-                }
-                Some((id, Ok(fetched))) => {
-                    self.answer_failed();
-                    self.ready.push_back(Ok((id, fetched)));
-                }
-                Some((id, Err(ClientError::Unavailable(reason)))) => {
-                    self.failed.push((id, reason.clone()));
-                    if self.failed.len() >= OUTAGE {
-                        self.end(ConnectorError::Unavailable(reason));
-                    }
-                }
-                Some((_, Err(error))) => self.end(error.into()),
-            }
-        }
-        self.ready.pop_front()
-    }
-
-    fn answer_failed(&mut self) {
-        for (id, reason) in self.failed.drain(..) {
-            self.ready.push_back(Ok((id, Fetched::Failed(reason))));
-        }
-    }
-
-    fn end(&mut self, error: ConnectorError) {
-        self.gets = stream::empty().boxed();
-        self.failed.clear();
-        self.ready.push_back(Err(error));
-        self.ended = true;
-    }
+pub(super) fn fetch(
+    api: Api<'_>,
+    ids: Vec<String>,
+    concurrency: usize,
+) -> BoxStream<'_, Result<(String, Fetched), ConnectorError>> {
+    fetching::each(api.access, ids, concurrency, move |id| get(api, id))
 }
 
 /// One message; an error is either of the kind that may be an outage, or concerns all.
@@ -118,7 +40,7 @@ async fn get(api: Api<'_>, id: String) -> (String, Result<Fetched, ClientError>)
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::BTreeMap,
+        collections::{BTreeMap, VecDeque},
         sync::{Arc, Mutex},
     };
 

@@ -23,10 +23,10 @@ use serde_json::Value;
 
 use super::{
     Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Label, Listing, Malformed,
-    Normalized, Page, RawItem, client::ClientError,
+    Normalized, Page, RawItem, Stream, client::ClientError,
 };
 use crate::{
-    domain::{IntegrationId, QuotaTable, ServiceName},
+    domain::{IntegrationId, QuotaTable, ServiceName, record::EMAIL},
     oauth::Consent,
 };
 use api::{Api, ListMessagesResponse, Selection};
@@ -60,6 +60,13 @@ impl Connector for Gmail {
 
     fn consent(&self) -> Consent {
         CONSENT
+    }
+
+    fn streams(&self) -> &'static [Stream] {
+        &[Stream {
+            name: "main",
+            data_type: EMAIL,
+        }]
     }
 
     fn user_minute(&self) -> Option<u32> {
@@ -100,6 +107,7 @@ impl Connector for Gmail {
     fn start(
         &self,
         account: &Account,
+        _stream: Stream,
         listing: Listing,
         now: DateTime<Utc>,
     ) -> Result<Cursor, ConnectorError> {
@@ -324,6 +332,7 @@ fn page(changes: Vec<Change>, position: &Position, more: bool) -> Result<Page, C
         changes,
         next: position.write()?,
         more,
+        inventory_begins: false,
         listing_complete: false,
     })
 }

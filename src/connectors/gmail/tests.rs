@@ -36,7 +36,12 @@ async fn start(stage: &TestServer, listing: Listing) -> Cursor {
     let account = GMAIL.account(&stage.access).await.unwrap();
     assert_eq!(account.name, "a@example.com");
     stage.asked();
-    let cursor = GMAIL.start(&account, listing, stage.clock.now()).unwrap();
+    let [main] = GMAIL.streams() else {
+        panic!("not one stream");
+    };
+    let cursor = GMAIL
+        .start(&account, *main, listing, stage.clock.now())
+        .unwrap();
     assert_eq!(GMAIL.listing(&cursor), Some(listing));
     cursor
 }
@@ -426,6 +431,7 @@ async fn an_anchor_that_is_no_history_id_gives_no_cursor() {
         anchor: json!({"since": 1}),
     };
     let clock = TestClock::new();
-    let error = GMAIL.start(&account, Listing::Full, clock.now());
+    let main = GMAIL.streams()[0];
+    let error = GMAIL.start(&account, main, Listing::Full, clock.now());
     assert_eq!(error, Err(ConnectorError::CursorExpired));
 }

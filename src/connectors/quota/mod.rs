@@ -169,6 +169,17 @@ impl Governor {
         }
     }
 
+    /// The service answered without charging the call.
+    pub fn not_charged(&self, mut ticket: Ticket<'_>) {
+        let units = std::mem::take(&mut ticket.units);
+        let mut state = self.state();
+        state.in_flight = state.in_flight.saturating_sub(units);
+        state.total -= u64::from(units);
+        if ticket.generation == state.generation {
+            state.backoff = FIRST_BACKOFF;
+        }
+    }
+
     /// The service refused the call because too much was asked for. Nothing passes until
     /// `retry_after` (at most ten minutes), or for a growing pause where the service named no time.
     pub fn refused(&self, ticket: Ticket<'_>, retry_after: Option<Duration>) {

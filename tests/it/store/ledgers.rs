@@ -80,7 +80,12 @@ async fn a_cursor_is_replaced_and_forgotten() {
     both(async |test| {
         let db = &test.db;
         let (row, other) = (connect_gmail(db).await, connect_gmail(db).await);
-        assert!(sync_cursor::load(db, row.id).await.unwrap().is_none());
+        assert!(
+            sync_cursor::load(db, row.id, "main")
+                .await
+                .unwrap()
+                .is_none()
+        );
         let run = RunId::new();
         for (value, listing) in [
             (
@@ -95,21 +100,52 @@ async fn a_cursor_is_replaced_and_forgotten() {
                 listing_run_id: listing,
             };
             let tx = db.begin().await.unwrap();
-            sync_cursor::save(&tx, row.id, &cursor, at(1))
+            sync_cursor::save(&tx, row.id, "main", &cursor, at(1))
                 .await
                 .unwrap();
-            sync_cursor::save(&tx, other.id, &cursor, at(1))
+            sync_cursor::save(&tx, other.id, "main", &cursor, at(1))
                 .await
                 .unwrap();
             tx.commit().await.unwrap();
-            let found = sync_cursor::load(db, row.id).await.unwrap().unwrap();
+            let found = sync_cursor::load(db, row.id, "main")
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!((found.cursor_value, found.listing_run_id), (value, listing));
         }
+        // Each stream has its own, and a file that is being imported is none.
+        let cursor = SyncCursor {
+            cursor_value: json!("other"),
+            listing_run_id: None,
+        };
         let tx = db.begin().await.unwrap();
-        sync_cursor::clear(&tx, row.id).await.unwrap();
+        sync_cursor::save(&tx, row.id, "other", &cursor, at(2))
+            .await
+            .unwrap();
+        sync_cursor::clear(&tx, row.id, "main").await.unwrap();
+        assert!(sync_cursor::exists(&tx, row.id).await.unwrap());
         tx.commit().await.unwrap();
-        assert!(sync_cursor::load(db, row.id).await.unwrap().is_none());
-        assert!(sync_cursor::load(db, other.id).await.unwrap().is_some());
+        let found = sync_cursor::load(db, row.id, "other").await.unwrap();
+        assert_eq!(found.unwrap().cursor_value, json!("other"));
+        let tx = db.begin().await.unwrap();
+        sync_cursor::clear(&tx, row.id, "other").await.unwrap();
+        sync_cursor::save(&tx, row.id, "import:1", &cursor, at(2))
+            .await
+            .unwrap();
+        assert!(!sync_cursor::exists(&tx, row.id).await.unwrap());
+        tx.commit().await.unwrap();
+        assert!(
+            sync_cursor::load(db, row.id, "main")
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            sync_cursor::load(db, other.id, "main")
+                .await
+                .unwrap()
+                .is_some()
+        );
     })
     .await;
 }
@@ -136,7 +172,7 @@ async fn spent_quota_is_kept_with_its_integration() {
             cursor_value: json!(1),
             listing_run_id: None,
         };
-        sync_cursor::save(&tx, row.id, &cursor, at(1))
+        sync_cursor::save(&tx, row.id, "main", &cursor, at(1))
             .await
             .unwrap();
         gap::record(&tx, row.id, RunId::new(), "m1", "", at(1))

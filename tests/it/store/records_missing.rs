@@ -44,7 +44,7 @@ async fn finish(db: &Db, run: RunId) {
 
 async fn mark(db: &Db, of: &Integration, run: RunId, now: i64) {
     let tx = db.begin().await.unwrap();
-    raw_data::mark_missing(&tx, of.id, run, at(now))
+    raw_data::mark_missing(&tx, of.id, run, "email", at(now))
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -139,7 +139,9 @@ async fn a_row_is_missing_for_sure_when_two_listings_do_not_show_it() {
 
         let count = async |run, stored, missing, confirmed| {
             let tx = db.begin().await.unwrap();
-            let found = raw_data::count_missing(&tx, row.id, run).await.unwrap();
+            let found = raw_data::count_missing(&tx, row.id, run, "email")
+                .await
+                .unwrap();
             let expected = Missing {
                 stored,
                 missing,
@@ -147,8 +149,11 @@ async fn a_row_is_missing_for_sure_when_two_listings_do_not_show_it() {
             };
             assert_eq!(found, expected);
             for limit in [100, 1] {
-                let rows = raw_data::missing(&tx, row.id, run, limit).await.unwrap();
-                assert_eq!(rows.len() as i64, missing.min(limit as i64));
+                for (confirmed_only, count) in [(false, missing), (true, confirmed)] {
+                    let rows =
+                        raw_data::missing(&tx, row.id, run, "email", confirmed_only, limit).await;
+                    assert_eq!(rows.unwrap().len() as i64, count.min(limit as i64));
+                }
             }
         };
         let first = add_run(db, &row).await;
@@ -173,7 +178,11 @@ async fn a_row_is_missing_for_sure_when_two_listings_do_not_show_it() {
             "since when a row is missing does not move"
         );
         let tx = db.begin().await.unwrap();
-        let rows = raw_data::missing(&tx, row.id, second, 100).await.unwrap();
+        let rows = raw_data::missing(&tx, row.id, second, "email", false, 100)
+            .await
+            .unwrap();
+        let others = raw_data::missing(&tx, row.id, second, "github_star", false, 100).await;
+        assert!(others.unwrap().is_empty(), "of another type");
         assert_eq!(rows[0].1.labels, ["INBOX"]);
         let ids: Vec<RecordId> = rows.iter().map(|(_, stored)| stored.id).collect();
         raw_data::erase(&tx, row.id, &ids, at(4)).await.unwrap();
@@ -275,7 +284,9 @@ async fn a_listing_that_begins_anew_forgets_what_was_listed_and_keeps_the_outcom
         list(db, run, &["b"], &["STARRED"]).await;
 
         let tx = db.begin().await.unwrap();
-        let missing = raw_data::count_missing(&tx, of.id, run).await.unwrap();
+        let missing = raw_data::count_missing(&tx, of.id, run, "email")
+            .await
+            .unwrap();
         assert_eq!((missing.stored, missing.missing), (3, 2));
         let rows = raw_data::listed_labels(&tx, of.id, run, "", 10)
             .await

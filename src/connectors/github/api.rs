@@ -1,0 +1,284 @@
+//! GitHub's calls. What the answers mean for a sync is not decided here.
+//!
+//! Reference: <https://docs.github.com/en/rest>.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{
+    super::{
+        Access, ConnectorError,
+        client::{ClientError, HeaderMap, LARGE_BYTES, Request, Shape, Target},
+    },
+    classify::{NOT_ACCESSIBLE, REJECTED, SSO_REQUIRED, classify},
+};
+
+/// The version of the API that this is written for; GitHub keeps one for two years after the next.
+///
+/// Source: <https://docs.github.com/en/rest/about-the-rest-api/api-versions>.
+const VERSION: &str = "2022-11-28";
+const JSON_HEADERS: [(&str, &str); 2] = [
+    ("accept", "application/vnd.github+json"),
+    ("x-github-api-version", VERSION),
+];
+/// Stars then come with the time at which they were given.
+const STAR_HEADERS: [(&str, &str); 2] = [
+    ("accept", "application/vnd.github.star+json"),
+    ("x-github-api-version", VERSION),
+];
+/// What GitHub gives at most on one page.
+const PAGE_SIZE: &str = "100";
+/// For pages that are too large: the text of one issue may have 256 KB.
+const SMALL_PAGE_SIZE: &str = "20";
+/// The largest answer taken, in bytes.
+const CAP: usize = LARGE_BYTES;
+/// How often a page is asked for whose JSON cannot be read.
+const PARSE_ATTEMPTS: usize = 3;
+
+/// A list of GitHub's, page by page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List<'a> {
+    /// What the call is called in metrics.
+    pub(super) method: &'static str,
+    pub(super) path: &'a [&'a str],
+    /// Beyond the size of a page.
+    pub(super) query: &'a [(&'a str, &'a str)],
+}
+
+/// A page of a list.
+pub(super) struct Items {
+    /// Each item's JSON.
+    pub(super) items: Vec<Bytes>,
+    /// Tells whether the page has changed since.
+    pub(super) etag: Option<String>,
+    /// Where the next page is.
+    pub(super) next: Option<String>,
+    /// Whether an organisation's items are left out, because the token has not signed on there.
+    pub(super) is_partial: bool,
+}
+
+/// A list that concerns one repository or one issue. It may fail without the others.
+pub(super) enum Part {
+    Had(Items),
+    /// It is not there, or not for these credentials.
+    NotAccessible(String),
+    /// Larger than what is taken.
+    TooLarge,
+    /// It fails although the service answers.
+    Failed(String),
+}
+
+/// The calls for one account.
+#[derive(Clone, Copy)]
+pub(super) struct Api<'a> {
+    pub(super) access: &'a Access,
+}
+
+impl Api<'_> {
+    /// Who connected; none where that is as it was when `etag` was given.
+    pub(super) async fn user(
+        &self,
+        etag: Option<&str>,
+    ) -> Result<Option<(Bytes, Option<String>)>, ClientError> {
+        let request = request("user.get", &["user"], &[], Shape::Object);
+        let client = &self.access.client;
+        let reply = client.get_if_changed(self.access, request, etag).await?;
+        Ok(reply.map(|reply| (reply.body, header(&reply.headers, "etag"))))
+    }
+
+    /// A gist with the contents of its files.
+    pub(super) async fn gist(&self, id: &str) -> Result<Bytes, ClientError> {
+        let path = ["gists", id];
+        let request = request("gists.get", &path, &[], Shape::Object);
+        let reply = self.access.client.get(self.access, request).await?;
+        Ok(reply.body)
+    }
+
+    /// The page of a list at `link`, or its first; none where it is as it was when `etag` was given.
+    pub(super) async fn list(
+        &self,
+        list: List<'_>,
+        link: Option<&str>,
+        etag: Option<&str>,
+    ) -> Result<Option<Items>, ClientError> {
+        match self.list_by(list, PAGE_SIZE, link, etag).await {
+            // Where later pages are said by number, the size of a page cannot change on the way.
+            Err(ClientError::TooLarge(_)) if link.is_none() => {
+                self.list_by(list, SMALL_PAGE_SIZE, link, None).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn list_by(
+        &self,
+        list: List<'_>,
+        size: &str,
+        link: Option<&str>,
+        etag: Option<&str>,
+    ) -> Result<Option<Items>, ClientError> {
+        let query = [list.query, &[("per_page", size)]].concat();
+        let mut attempts = 1;
+        loop {
+            let mut request = request(list.method, list.path, &query, Shape::Array);
+            if list.path == ["user", "starred"] {
+                request.headers = &STAR_HEADERS;
+            }
+            if let Some(link) = link {
+                request.target = Target::Link(link);
+            }
+            let client = &self.access.client;
+            let Some(reply) = client.get_if_changed(self.access, request, etag).await? else {
+                return Ok(None);
+            };
+            // A list that was cut may end like a whole one.
+            let Some(items) = split(&reply.body) else {
+                if attempts == PARSE_ATTEMPTS {
+                    let reason = format!("{} answered no readable JSON", list.method);
+                    return Err(ClientError::Unavailable(reason));
+                }
+                attempts += 1;
+                continue;
+            };
+            let sso = header(&reply.headers, "x-github-sso");
+            return Ok(Some(Items {
+                items,
+                etag: header(&reply.headers, "etag"),
+                next: header(&reply.headers, "link").and_then(|links| next_of(&links)),
+                is_partial: sso.is_some_and(|sso| sso.starts_with("partial-results")),
+            }));
+        }
+    }
+
+    /// The page of a list that concerns one repository or one issue.
+    pub(super) async fn part(
+        &self,
+        list: List<'_>,
+        link: Option<&str>,
+    ) -> Result<Part, ConnectorError> {
+        let error = match self.list(list, link, None).await {
+            Ok(Some(items)) => return Ok(Part::Had(items)),
+            Ok(None) => return Ok(Part::Failed("nothing was answered".to_owned())),
+            Err(error) => error,
+        };
+        let detail = error.to_string();
+        match error {
+            ClientError::TooLarge(_) => Ok(Part::TooLarge),
+            // A repository without a commit.
+            ClientError::Rejected { status: 409, .. } => Ok(Part::Had(Items {
+                items: Vec::new(),
+                etag: None,
+                next: None,
+                is_partial: false,
+            })),
+            ClientError::Rejected { code: REJECTED, .. } => Ok(Part::Failed(detail)),
+            ClientError::Unavailable(_) => match self.user(None).await {
+                Ok(_) => Ok(Part::Failed(detail)),
+                Err(other) => Err(other.into()),
+            },
+            error if is_not_accessible(&error) || asks_for_sign_on(&error) => {
+                Ok(Part::NotAccessible(detail))
+            }
+            error => Err(error.into()),
+        }
+    }
+}
+
+/// Whether these credentials may not see what was asked for, though they are accepted.
+pub(super) fn is_not_accessible(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::NotFound
+            | ClientError::Rejected {
+                code: NOT_ACCESSIBLE,
+                ..
+            }
+    )
+}
+
+fn asks_for_sign_on(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Rejected {
+            code: SSO_REQUIRED,
+            ..
+        }
+    )
+}
+
+fn request<'a>(
+    method: &'static str,
+    path: &'a [&'a str],
+    query: &'a [(&'a str, &'a str)],
+    shape: Shape,
+) -> Request<'a> {
+    Request {
+        method,
+        target: Target::Path { path, query },
+        headers: &JSON_HEADERS,
+        shape,
+        units: 1,
+        cap: CAP,
+        classify,
+    }
+}
+
+/// The items of a JSON array, without copying them.
+fn split(body: &Bytes) -> Option<Vec<Bytes>> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body).ok()?;
+    let slice = |item: &&RawValue| body.slice_ref(item.get().as_bytes());
+    Some(items.iter().map(slice).collect())
+}
+
+/// What of an item is needed to go on.
+pub(super) fn read<T: DeserializeOwned>(
+    item: &Bytes,
+    method: &'static str,
+) -> Result<T, ConnectorError> {
+    serde_json::from_slice(item).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        ConnectorError::Unavailable(format!(
+            "{method} answered an item that lacks what GitHub promises (line {line}, column {column})"
+        ))
+    })
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// The link with the relation `next` (RFC 8288).
+fn next_of(links: &str) -> Option<String> {
+    links.split(',').find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_next = parameters
+            .split(';')
+            .any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));
+        is_next.then(|| target.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_where_the_link_says() {
+        let links = "<https://api.github.com/repositories/1/issues?page=1>; rel=\"prev\", \
+                     <https://api.github.com/repositories/1/issues?page=3>; rel=\"next\", \
+                     <https://api.github.com/repositories/1/issues?page=9>; rel=\"last\"";
+        let next = "https://api.github.com/repositories/1/issues?page=3";
+        assert_eq!(next_of(links).as_deref(), Some(next));
+        assert_eq!(next_of("<https://a/?page=1>; rel=\"last\""), None);
+        assert_eq!(next_of("nonsense"), None);
+    }
+
+    #[test]
+    fn a_list_is_split_into_its_items_as_they_are() {
+        let body = Bytes::from_static(br#"[{"a":1}, {"b":"]"},7]"#);
+        let items = split(&body).unwrap();
+        assert_eq!(items, [&br#"{"a":1}"#[..], br#"{"b":"]"}"#, b"7"]);
+        assert!(split(&Bytes::from_static(b"[{\"a\":1}, {]")).is_none());
+    }
+}

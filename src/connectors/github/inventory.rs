@@ -1,0 +1,212 @@
+//! Lists that GitHub gives whole and in no other way: repositories, stars, gists.
+//!
+//! As long as no page changed, nothing is read: each page is asked for with its entity tag, and that it
+//! is the same costs nothing. Otherwise the whole list is read, and what it lacks is gone. The newest
+//! come first: an item that is new changes the first page, where at the end it could be on a page of its
+//! own that nobody knows of.
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use super::{
+    super::{Change, ConnectorError, Page, client::ClientError},
+    api::{Api, Items, List, is_not_accessible, read},
+    cursor::{Inventory, Mark, Position, Under, is_over},
+};
+use crate::domain::sync::SkipReason;
+
+/// One of the lists.
+pub(super) struct Listed {
+    /// How its calls are made.
+    pub(super) list: List<'static>,
+    /// Before the service's id in the id of a record.
+    pub(super) prefix: &'static str,
+    /// Whether an item's contents come only when it is asked for.
+    pub(super) is_fetched: bool,
+    /// The position in it.
+    pub(super) position: fn(Inventory) -> Position,
+}
+
+pub(super) const REPOSITORIES: Listed = Listed {
+    list: List {
+        method: "repos.list",
+        path: &["user", "repos"],
+        query: &[
+            ("affiliation", "owner,collaborator,organization_member"),
+            ("sort", "created"),
+            ("direction", "desc"),
+        ],
+    },
+    prefix: "repository",
+    is_fetched: false,
+    position: Position::Repositories,
+};
+
+pub(super) const STARRED: Listed = Listed {
+    list: List {
+        method: "starred.list",
+        path: &["user", "starred"],
+        query: &[("sort", "created"), ("direction", "desc")],
+    },
+    prefix: "star",
+    is_fetched: false,
+    position: Position::Starred,
+};
+
+pub(super) const GISTS: Listed = Listed {
+    list: List {
+        method: "gists.list",
+        path: &["gists"],
+        query: &[],
+    },
+    prefix: "gist",
+    is_fetched: true,
+    position: Position::Gists,
+};
+
+/// What of an item is needed here.
+#[derive(Deserialize)]
+struct Head {
+    id: Option<Id>,
+    updated_at: Option<String>,
+    /// The repository within a star.
+    repo: Option<Starred>,
+}
+
+#[derive(Deserialize)]
+struct Starred {
+    id: Id,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Number(u64),
+    Text(String),
+}
+
+/// See [`super::super::Connector::changes`].
+pub(super) async fn changes(
+    api: Api<'_>,
+    listed: &Listed,
+    mut inventory: Inventory,
+) -> Result<Page, ConnectorError> {
+    let (under, begins) = match inventory.listing.take() {
+        Some(under) => (under, false),
+        None => (Under::default(), true),
+    };
+    let answer = match begins {
+        true => changed(api, listed, &inventory).await,
+        false => api.list(listed.list, under.link.as_deref(), None).await,
+    };
+    let page = match answer {
+        Ok(page) => page,
+        Err(error) if begins && is_not_accessible(&error) => {
+            tracing::warn!(list = listed.list.method, error = %error, "a list is not accessible");
+            let reason = SkipReason::NotAccessible;
+            let skipped = Change::Unwanted(listed.list.method.to_owned(), reason);
+            return Ok(Page {
+                changes: vec![skipped],
+                next: (listed.position)(Inventory::default()).write()?,
+                more: false,
+                inventory_begins: false,
+                listing_complete: false,
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(items) = page else {
+        return Ok(Page {
+            changes: Vec::new(),
+            next: (listed.position)(inventory).write()?,
+            more: false,
+            inventory_begins: false,
+            listing_complete: false,
+        });
+    };
+    if begins {
+        inventory.pages.clear();
+    }
+    take(
+        listed,
+        inventory,
+        under,
+        items,
+        begins,
+        api.access.clock.now(),
+    )
+}
+
+/// The first page, if any page changed.
+async fn changed(
+    api: Api<'_>,
+    listed: &Listed,
+    inventory: &Inventory,
+) -> Result<Option<Items>, ClientError> {
+    let mut link = None;
+    for mark in &inventory.pages {
+        let Some(etag) = &mark.etag else { break };
+        match api.list(listed.list, link, Some(etag)).await? {
+            None if mark.next.is_none() => return Ok(None),
+            None => link = mark.next.as_deref(),
+            Some(first) if link.is_none() => return Ok(Some(first)),
+            Some(_) => break,
+        }
+    }
+    api.list(listed.list, None, None).await
+}
+
+/// Takes a page of the whole list.
+fn take(
+    listed: &Listed,
+    mut inventory: Inventory,
+    mut under: Under,
+    items: Items,
+    begins: bool,
+    now: DateTime<Utc>,
+) -> Result<Page, ConnectorError> {
+    let mut changes = Vec::with_capacity(items.items.len());
+    for item in items.items {
+        let head: Head = read(&item, listed.list.method)?;
+        let id = head.repo.map(|repository| repository.id).or(head.id);
+        let id = match id {
+            Some(Id::Number(id)) => format!("{}:{id}", listed.prefix),
+            Some(Id::Text(id)) => format!("{}:{id}", listed.prefix),
+            None => {
+                let reason = format!("{} answered an item without an id", listed.list.method);
+                return Err(ConnectorError::Unavailable(reason));
+            }
+        };
+        if !listed.is_fetched {
+            changes.push(Change::Given(id, item));
+            continue;
+        }
+        let is_changed = head.updated_at > inventory.newest;
+        let settled = head.updated_at.filter(|second| is_over(second, now));
+        under.newest = under.newest.max(settled);
+        changes.push(match is_changed {
+            true => Change::Changed(id),
+            false => Change::Seen(id),
+        });
+    }
+    under.is_partial |= items.is_partial;
+    inventory.pages.push(Mark {
+        etag: items.etag,
+        next: items.next.clone(),
+    });
+    let is_complete = items.next.is_none() && !under.is_partial;
+    let more = items.next.is_some();
+    if more {
+        under.link = items.next;
+        inventory.listing = Some(under);
+    } else {
+        inventory.newest = under.newest.max(inventory.newest.take());
+    }
+    Ok(Page {
+        changes,
+        next: (listed.position)(inventory).write()?,
+        more,
+        inventory_begins: begins,
+        listing_complete: is_complete,
+    })
+}

@@ -1,0 +1,530 @@
+//! GitHub through the whole program, where it is unlike other services: what costs nothing, what is
+//! gone, what changes while it is read, and what one repository keeps from the others.
+
+use chrono::TimeDelta;
+use nucleus::domain::Clock;
+use serde_json::{Value, json};
+
+use crate::{
+    connector_contract::{connect_github, with_github},
+    doubles::github::{Account, Fault, Github},
+    harness::TestApp,
+};
+
+/// A synced account.
+async fn synced(fill: impl FnOnce(&mut Account)) -> (TestApp, Github, String) {
+    let (app, github) = with_github(fill).await;
+    let id = connect_github(&app).await;
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    assert_stored(&app, &github, &id).await;
+    github.asked();
+    (app, github, id)
+}
+
+/// Ids of the records and what they say.
+async fn stored(app: &TestApp, id: &str) -> Vec<(String, String)> {
+    let records = app.records(id).await.into_iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut stored: Vec<(String, String)> = records
+        .map(|record| (text(&record["external_id"]), text(&record["data_content"])))
+        .collect();
+    stored.sort();
+    stored
+}
+
+async fn assert_stored(app: &TestApp, github: &Github, id: &str) {
+    let stored = stored(app, id).await;
+    let expected: Vec<(String, String)> = github
+        .with(|account| account.ledger())
+        .into_iter()
+        .collect();
+    let ids = |list: &[(String, String)]| list.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&stored), ids(&expected));
+    for ((id, text), (_, says)) in stored.iter().zip(&expected) {
+        assert!(text.contains(says), "{id} says {text:?}, not {says:?}");
+    }
+}
+
+fn skipped(run: &Value) -> &Value {
+    &run["counts"]["skipped"]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_without_changes_costs_nothing() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 4;
+        account.add_repository("one", 6);
+        for number in 1..=9 {
+            account.add_issue("one", number == 2, 1);
+            account.star(&format!("a/{number}"));
+        }
+        account.add_gist();
+    })
+    .await;
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["quota_units"]),
+        (&json!("success"), &json!(0))
+    );
+    assert_eq!(run["counts"]["listed"], 0, "{run}");
+    let asked = github.asked();
+    assert!(asked.iter().all(|asked| asked.status == 304), "{asked:#?}");
+    // The profile, the repositories twice, three pages of stars, gists and issues.
+    assert_eq!(asked.len(), 8, "{asked:#?}");
+    for asked in &asked {
+        assert_eq!(asked.headers["x-github-api-version"], "2022-11-28");
+        assert!(
+            asked.headers["user-agent"]
+                .to_str()
+                .unwrap()
+                .starts_with("nucleus/")
+        );
+    }
+    let stars = asked
+        .iter()
+        .find(|asked| asked.path() == "/user/starred")
+        .unwrap();
+    assert_eq!(stars.headers["accept"], "application/vnd.github.star+json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_is_asked_for_and_nothing_else() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("one", 6);
+        account.add_repository("two", 6);
+        account.add_issue("one", false, 3);
+        account.add_issue("two", true, 0);
+        account.add_gist();
+        account.add_gist();
+    })
+    .await;
+    let gist = github.with(|account| {
+        account.comment(1, false);
+        account.push("two", 2);
+        account.draw_attention("one");
+        account.add_gist()
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success");
+    assert_stored(&app, &github, &id).await;
+    // An issue that has one comment more, the comment, two commits and a gist.
+    let counts = &run["counts"];
+    assert_eq!(
+        (&counts["stored"], &counts["updated"]),
+        (&json!(4), &json!(1)),
+        "{run}"
+    );
+    assert_eq!(run["counts"]["fetched"], 1, "the gist");
+    let paths: Vec<String> = github
+        .asked()
+        .iter()
+        .map(|asked| asked.path().to_owned())
+        .collect();
+    let of = |path: &str| paths.iter().filter(|asked| *asked == path).count();
+    assert_eq!(of("/repos/ada/two/commits"), 1, "{paths:#?}");
+    assert_eq!(of("/repos/ada/one/commits"), 0, "{paths:#?}");
+    assert_eq!(of("/repos/ada/one/issues/1/comments"), 1, "{paths:#?}");
+    assert_eq!(of(&format!("/gists/{gist}")), 1, "{paths:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_no_longer_shows_is_erased_once_a_second_listing_agrees() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("kept", 1);
+        account.add_repository("gone", 0);
+        for number in 1..=30 {
+            account.star(&format!("a/{number}"));
+        }
+        account.add_gist();
+    })
+    .await;
+    let gone = github.with(|account| {
+        account.delete_repository("gone");
+        let star = account.star("short/lived");
+        account.unstar(star);
+        let gist = account.add_gist();
+        account.delete_gist(&gist);
+        let ledger = account.ledger();
+        let star = ledger.keys().find(|id| id.starts_with("star:")).unwrap();
+        account.unstar(star["star:".len()..].parse().unwrap());
+        star.clone()
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(0)),
+        "{run}"
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(2)),
+        "{run}"
+    );
+    assert_stored(&app, &github, &id).await;
+    let deleted = app
+        .all(&format!("/integrations/{id}/records?deleted=include"))
+        .await;
+    let star = deleted
+        .iter()
+        .find(|record| record["external_id"] == gone)
+        .unwrap();
+    assert_eq!(star["data_content"], Value::Null);
+    assert_eq!(app.told(&id).await[star["id"].as_str().unwrap()], "deleted");
+    let run = app.sync(&id).await;
+    assert_eq!(run["quota_units"], 0, "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_shifts_while_it_is_read_erases_nothing() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 5;
+        for number in 1..=20 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    // The newest star goes after the first page was read: the sixth is on no page.
+    let newest = github.with(|account| account.star("a/21"));
+    github.after("/user/starred?", move |account| account.unstar(newest));
+    for deleted in [0, 0, 1] {
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(run["counts"]["deleted"], deleted, "{run}");
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
+    let (app, github, id) = synced(|account| {
+        for number in 1..=80 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    github.with(|account| {
+        let ids: Vec<String> = account.ledger().into_keys().collect();
+        for id in ids
+            .iter()
+            .filter_map(|id| id.strip_prefix("star:"))
+            .take(60)
+        {
+            account.unstar(id.parse().unwrap());
+        }
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (
+            &run["status"],
+            &run["error"]["code"],
+            &run["counts"]["deleted"]
+        ),
+        (
+            &json!("partial"),
+            &json!("mass_deletion_unconfirmed"),
+            &json!(0)
+        ),
+        "{run}"
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(60))
+    );
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issue_that_changes_while_the_list_is_read_costs_no_other() {
+    let (app, github) = with_github(|account| {
+        account.page_size = 5;
+        account.add_repository("one", 0);
+        for _ in 0..18 {
+            account.add_issue("one", false, 0);
+        }
+    })
+    .await;
+    let id = connect_github(&app).await;
+    for number in [1, 2, 7] {
+        github.after("/issues?", move |account| account.edit_issue(number));
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issues_that_changed_in_one_second_are_read_page_by_page() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 5;
+        account.add_repository("one", 0);
+        for _ in 0..23 {
+            account.add_issue("one", false, 0);
+        }
+    })
+    .await;
+    github.with(|account| {
+        // A second passes.
+        account.draw_attention("one");
+        for number in 1..=23 {
+            account.label_issue(number, "moved");
+        }
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    for record in app.records(&id).await {
+        if record["data_type"] == "github_issue" {
+            assert_eq!(record["meta_data"]["labels"], json!(["moved"]), "{record}");
+        }
+    }
+    assert_eq!(app.sync(&id).await["quota_units"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_repository_that_is_not_accessible_is_skipped() {
+    for status in [403, 404, 451] {
+        let (app, github) = with_github(|account| {
+            account.add_repository("closed", 3);
+            account.add_repository("open", 3);
+            account.add_issue("closed", false, 1);
+        })
+        .await;
+        let id = connect_github(&app).await;
+        github.inject("/repos/ada/closed/", 0, usize::MAX, Fault::status(status));
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(skipped(&run), &json!({"not_accessible": 2}), "{run}");
+        let commits = stored(&app, &id).await;
+        let commits = commits.iter().filter(|(id, _)| id.starts_with("commit:"));
+        assert_eq!(commits.count(), 3);
+        assert_eq!(app.integration(&id).await["status"], "active");
+        // It is asked for again when it changes.
+        github.calm();
+        github.with(|account| {
+            account.push("closed", 1);
+            account.edit_issue(1);
+        });
+        assert_eq!(app.sync(&id).await["status"], "success");
+        assert_stored(&app, &github, &id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_in_the_fifth_run() {
+    let (app, github) = with_github(|account| {
+        account.add_repository("broken", 3);
+        account.add_repository("fine", 3);
+        account.add_issue("fine", false, 1);
+    })
+    .await;
+    let id = connect_github(&app).await;
+    github.inject(
+        "/repos/ada/broken/commits",
+        0,
+        usize::MAX,
+        Fault::status(502),
+    );
+    for _ in 0..4 {
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["code"]),
+            (&json!("partial"), &json!("lists_postponed")),
+            "{run}"
+        );
+        assert_eq!(skipped(&run), &json!({"postponed": 1}));
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], skipped(&run)),
+        (&json!("success"), &json!({"gave_up": 1}))
+    );
+    github.asked();
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert!(
+        github
+            .asked()
+            .iter()
+            .all(|asked| !asked.path().contains("broken"))
+    );
+    // A push brings it back.
+    github.calm();
+    github.with(|account| account.push("broken", 1));
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_failed_is_had_by_the_next_run() {
+    let (app, github) = with_github(|account| {
+        account.add_repository("one", 0);
+        account.add_issue("one", false, 3);
+        account.add_issue("one", false, 3);
+    })
+    .await;
+    let id = connect_github(&app).await;
+    github.inject("/repos/ada/one/issues/1/", 0, 5, Fault::TruncatedWithItsEnd);
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], skipped(&run)),
+        (&json!("partial"), &json!({"postponed": 1}))
+    );
+    github.calm();
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_primary_limit_is_waited_for_until_it_begins_anew() {
+    for minutes in [5, 40] {
+        let (app, github) = with_github(|account| {
+            account.page_size = 3;
+            account.add_repository("one", 10);
+            account.add_issue("one", false, 10);
+        })
+        .await;
+        let id = connect_github(&app).await;
+        github.limit(6, TimeDelta::minutes(minutes));
+        let before = app.clock.now();
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        let waited = app.clock.now() - before;
+        assert!(waited >= TimeDelta::minutes(minutes), "{waited}");
+        assert_stored(&app, &github, &id).await;
+        let refused = github
+            .asked()
+            .iter()
+            .filter(|asked| asked.status == 403)
+            .count();
+        assert_eq!(refused, 1, "it is not asked before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_the_items_of_an_organisation_shows_nothing_to_be_gone() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("mine", 0);
+        account.add_repository("theirs", 0);
+    })
+    .await;
+    let partial = Fault::With("x-github-sso", "partial-results; organizations=21955855");
+    github.inject("/user/repos", 0, usize::MAX, partial);
+    github.with(|account| account.delete_repository("theirs"));
+    for _ in 0..3 {
+        github.with(|account| account.describe("mine", "once more"));
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["counts"]["deleted"]),
+            (&json!("success"), &json!(0))
+        );
+    }
+    let records = app.records(&id).await;
+    let repositories = records
+        .iter()
+        .filter(|record| record["data_type"] == "github_repository");
+    assert_eq!(repositories.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_sign_on_is_an_error_that_says_where() {
+    let (app, github) = with_github(|account| drop(account.add_repository("one", 1))).await;
+    let id = connect_github(&app).await;
+    let url = "https://github.com/orgs/o/sso?authorization_request=A1";
+    let fields = vec![("x-github-sso", format!("required; url={url}"))];
+    github.inject(
+        "/user/repos",
+        0,
+        usize::MAX,
+        Fault::Status(403, fields, "SAML"),
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("sso_required"))
+    );
+    assert!(
+        run["error"]["detail"].as_str().unwrap().contains(url),
+        "{run}"
+    );
+    assert_eq!(app.integration(&id).await["status"], "error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_the_token_may_not_read_is_skipped() {
+    let (app, github) = with_github(|account| {
+        account.add_repository("one", 1);
+        account.add_gist();
+        account.star("a/b");
+    })
+    .await;
+    let id = connect_github(&app).await;
+    github.inject("/gists", 0, usize::MAX, Fault::status(404));
+    github.inject("/user/starred", 0, usize::MAX, Fault::status(403));
+    for _ in 0..2 {
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(skipped(&run), &json!({"not_accessible": 2}), "{run}");
+    }
+    // With the permission they come by themselves.
+    github.calm();
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_goes_on_at_another_host_is_not_followed() {
+    let (app, github) = with_github(|account| drop(account.add_repository("one", 1))).await;
+    let other = Github::start(app.clock.clone()).await;
+    let id = connect_github(&app).await;
+    let link = format!("<{}/user/repos?page=2>; rel=\"next\"", other.url);
+    github.inject(
+        "/user/repos",
+        0,
+        usize::MAX,
+        Fault::With("link", link.leak()),
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("foreign_link")),
+        "{run}"
+    );
+    assert_eq!(other.answered(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
+    let (app, github, id) = synced(|account| {
+        account.add_gist();
+        account.add_gist();
+    })
+    .await;
+    let new = github.with(|account| {
+        let gist = account.add_gist();
+        let ledger = account.ledger();
+        let old = ledger
+            .keys()
+            .find_map(|id| id.strip_prefix("gist:"))
+            .unwrap();
+        account.edit_gist(old);
+        gist
+    });
+    github.inject(&format!("/gists/{new}"), 0, 5, Fault::status(500));
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("partial"), &json!("gaps_open")),
+        "{run}"
+    );
+    assert_eq!(
+        (&run["counts"]["updated"], &run["counts"]["failed"]),
+        (&json!(1), &json!(1))
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["stored"]),
+        (&json!("success"), &json!(1))
+    );
+    assert_stored(&app, &github, &id).await;
+}
