@@ -27,6 +27,10 @@ derived:
 many:
     NUCLEUS_CHAOS=200 NUCLEUS_AWAY=60 NUCLEUS_DUE=10000 scripts/test queue::
 
+# Let two processes refresh 500 times, 64 tasks at once
+refreshes:
+    NUCLEUS_REFRESHES=500 scripts/test sixty_four_tasks
+
 # Let 2,000 clients hang up in the middle of a request
 hang-ups:
     NUCLEUS_HANG_UPS=2000 scripts/test hang_up

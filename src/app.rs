@@ -31,11 +31,7 @@ use crate::{
     keys::{self, Key},
     loops::Loops,
     metrics::Metrics,
-    oauth::{
-        OAuthConfig,
-        endpoint::TokenEndpoint,
-        tokens::{Refresher, TokenService},
-    },
+    oauth::{OAuthConfig, endpoint::TokenEndpoint, refresh::Refresher, tokens::TokenService},
     queue::{Broker, pubsub::PubSub},
     secrets::{
         SecretManager, SecretManagerError, SecretStore, Vault, VaultError, VaultKey, gcp::Place,

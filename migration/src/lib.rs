@@ -25,6 +25,7 @@ mod m011_traces;
 mod m012_dead_letters;
 mod m013_compression;
 mod m014_outbox_requests;
+mod m015_refreshes;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m012_dead_letters::Migration),
             Box::new(m013_compression::Migration),
             Box::new(m014_outbox_requests::Migration),
+            Box::new(m015_refreshes::Migration),
         ]
     }
 }

@@ -104,6 +104,7 @@ impl From<EndpointError> for ConnectError {
         match error {
             EndpointError::InvalidGrant { description, .. } => Self::CodeRefused(description),
             EndpointError::Client(detail) => Self::ClientRefused(detail),
+            EndpointError::Incomplete(_) => Self::Unavailable(error.to_string()),
             EndpointError::Unavailable(detail) => Self::Unavailable(detail),
         }
     }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
 
-use super::{Db, DbError, Slice, Slicing, Sql, Tx, now_ms};
+use super::{Db, DbError, Slice, Slicing, Sql, Tx};
 use crate::domain::{
     EntityId, IntegrationId, ServiceName,
     sync::{IntegrationStatus, Scope},
@@ -252,7 +252,7 @@ pub async fn update(
 /// Pins another version of the credentials, if the pinned one is still `before`. New credentials
 /// of the owner (`replaced`) may be another account's, so the account has to be asked for again,
 /// and a connection that had ended is active. Whoever holds the right to refresh has no use for it
-/// any more, so it ends; [`release_refresh`] with the generation of before would not find it.
+/// any more, so it ends; [`super::refresh_lease::release`] with the generation of before would not find it.
 pub async fn pin_secret(
     tx: &Tx,
     id: IntegrationId,
@@ -264,6 +264,7 @@ pub async fn pin_secret(
     let changed = Sql::new(
         "UPDATE entity_integrations SET secret_path = $2, updated_at = $3,
             refresh_generation = refresh_generation + 1, refresh_lease_until = NULL,
+            refresh_sent_at = NULL,
             account_verified = (account_verified AND NOT $4),
             token_expires_at = CASE WHEN $4 THEN NULL ELSE token_expires_at END,
             status = CASE WHEN $4 AND status <> 'inactive' THEN 'active' ELSE status END
@@ -310,6 +311,7 @@ pub async fn reconnect(
         "UPDATE entity_integrations SET account = $2, secret_path = $3, scopes = $4,
             token_expires_at = $5, updated_at = $6, credential_type = 'oauth2', status = 'active',
             sync_error_message = NULL, account_verified = false, refresh_lease_until = NULL,
+            refresh_sent_at = NULL,
             refresh_generation = refresh_generation + 1
          WHERE id = $1 AND coalesce(secret_path, '') = $7",
         [
@@ -329,43 +331,6 @@ pub async fn reconnect(
     } else {
         Ok(())
     }
-}
-
-/// Takes the right to refresh the credentials, across processes, for `lease_ms`; `None` where
-/// another process has it.
-pub async fn lease_refresh(
-    db: &Db,
-    id: IntegrationId,
-    lease_ms: i64,
-) -> Result<Option<i64>, DbError> {
-    let tx = db.begin().await?;
-    let now = now_ms(&tx.inner);
-    let generation = Sql::new(
-        format!(
-            "UPDATE entity_integrations SET refresh_lease_until = {now} + $2,
-                refresh_generation = refresh_generation + 1
-             WHERE id = $1 AND (refresh_lease_until IS NULL OR refresh_lease_until < {now})
-             RETURNING refresh_generation"
-        ),
-        [id.into(), lease_ms.into()],
-    )
-    .optional(&tx.inner)
-    .await?;
-    tx.commit().await?;
-    Ok(generation)
-}
-
-/// Gives the right back, unless it has passed to somebody else.
-pub async fn release_refresh(db: &Db, id: IntegrationId, generation: i64) -> Result<(), DbError> {
-    let tx = db.begin().await?;
-    Sql::new(
-        "UPDATE entity_integrations SET refresh_lease_until = NULL
-         WHERE id = $1 AND refresh_generation = $2",
-        [id.into(), generation.into()],
-    )
-    .execute(&tx.inner)
-    .await?;
-    tx.commit().await
 }
 
 /// The service said how the connection stands. One that its owner switched off stays off.

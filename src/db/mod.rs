@@ -27,6 +27,7 @@ pub mod overview;
 mod plans_tests;
 pub mod quota_window;
 pub mod raw_data;
+pub mod refresh_lease;
 pub mod relay;
 pub mod schema;
 pub mod secret_intent;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::OAuthConfig;
 use crate::domain::errors;
@@ -27,6 +28,10 @@ pub enum EndpointError {
     /// The endpoint does not take this client, or its request: ours to mend.
     #[error("the token endpoint refuses this client: {0}")]
     Client(String),
+    /// An answer without an access token that can be used; with the refresh token that stands in it,
+    /// if there is one.
+    #[error("the token endpoint's answer holds no access token")]
+    Incomplete(Option<SecretString>),
     /// Network, time-out, 429, 5xx, or an answer that is none.
     #[error("the token endpoint is unavailable: {0}")]
     Unavailable(String),
@@ -57,12 +62,29 @@ pub struct CodeGrant<'a> {
     pub code_verifier: &'a SecretString,
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: String,
-    expires_in: Option<i64>,
-    refresh_token: Option<String>,
-    scope: Option<String>,
+/// A token, if the value is one that a header can hold (RFC 6750, section 2.1).
+fn token(value: Option<Value>) -> Option<SecretString> {
+    match value {
+        Some(Value::String(text))
+            if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Some(text.into())
+        }
+        _ => None,
+    }
+}
+
+/// When what lasts `value` seconds ends, if that is a number of seconds; some send it as a text.
+fn end(value: Option<&Value>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let seconds = match value? {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    if seconds.is_nan() || seconds < 1.0 {
+        return None;
+    }
+    now.checked_add_signed(TimeDelta::try_seconds(seconds as i64)?)
 }
 
 #[derive(Deserialize, Default)]
@@ -143,16 +165,22 @@ impl TokenEndpoint {
         if !(200..300).contains(&status) {
             return Err(refusal(status, &body));
         }
-        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| {
-            EndpointError::Unavailable("the answer holds no access token".to_owned())
-        })?;
+        // What is not of the type that the RFC names counts as absent, so that an odd life does not cost
+        // a refresh token.
+        let mut answer: Map<String, Value> =
+            serde_json::from_slice(&body).map_err(|_| EndpointError::Incomplete(None))?;
+        let refresh_token = token(answer.remove("refresh_token"));
+        let Some(access_token) = token(answer.remove("access_token")) else {
+            return Err(EndpointError::Incomplete(refresh_token));
+        };
         Ok(Tokens {
-            access_token: answer.access_token.into(),
-            expires_at: answer
-                .expires_in
-                .and_then(|seconds| now.checked_add_signed(TimeDelta::try_seconds(seconds)?)),
-            refresh_token: answer.refresh_token.map(SecretString::from),
-            scope: answer.scope,
+            access_token,
+            expires_at: end(answer.get("expires_in"), now),
+            refresh_token,
+            scope: answer
+                .get("scope")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
         })
     }
 

@@ -6,6 +6,7 @@ use url::Url;
 
 pub mod authorization;
 pub mod endpoint;
+pub mod refresh;
 pub mod tokens;
 
 /// The authorization server of one service, and who we are to it (RFC 6749, section 2).

@@ -1,6 +1,8 @@
 //! What tests make up: small mailboxes, mail that arrives, and a server for doubles of endpoints that
 //! the stand-in does not play.
 
+pub mod authorization_server;
+pub mod failure;
 pub mod github;
 pub mod secret_manager;
 

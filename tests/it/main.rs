@@ -44,6 +44,7 @@ mod queue;
 mod quota;
 mod readme;
 mod real_mail;
+mod refreshes;
 mod removal;
 mod repeats;
 mod request_lines;

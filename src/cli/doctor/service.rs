@@ -124,10 +124,10 @@ impl Look<'_> {
                 );
                 [answers, Check::fail("client", detail, mend)]
             }
-            Err(EndpointError::Unavailable(reason)) => [
+            Err(error @ (EndpointError::Incomplete(_) | EndpointError::Unavailable(_))) => [
                 Check::fail(
                     ENDPOINT,
-                    format!("{url}: {reason}"),
+                    format!("{url}: {error}"),
                     format!("look at the network and its proxy, and at {variable}__TOKEN_URL"),
                 ),
                 Check::skip("client", UNANSWERED),

@@ -6,6 +6,7 @@ use nucleus::{
     db::{
         DbError,
         integration::{self, RunResult, Update},
+        refresh_lease::{self, RefreshLease},
     },
     domain::{
         IntegrationId, ServiceName,
@@ -164,30 +165,32 @@ async fn one_process_at_a_time_refreshes() {
     both(async |test| {
         let db = &test.db;
         let id = connect_gmail(db).await.id;
-        let lease = async || integration::lease_refresh(db, id, 60_000).await.unwrap();
-        let won: Vec<i64> = join_all((0..16).map(|_| lease()))
+        let lease = async || refresh_lease::lease(db, id, 60_000).await.unwrap();
+        let won: Vec<RefreshLease> = join_all((0..16).map(|_| lease()))
             .await
             .into_iter()
             .flatten()
             .collect();
         assert_eq!(won.len(), 1);
-        integration::release_refresh(db, id, won[0] - 1)
-            .await
-            .unwrap();
+        let before = RefreshLease {
+            generation: won[0].generation - 1,
+            sent_at: None,
+        };
+        refresh_lease::release(db, id, &before).await.unwrap();
         assert_eq!(
             lease().await,
             None,
             "released by somebody who had it before"
         );
-        integration::release_refresh(db, id, won[0]).await.unwrap();
+        refresh_lease::release(db, id, &won[0]).await.unwrap();
         let second = lease().await.unwrap();
-        assert!(second > won[0]);
+        assert!(second.generation > won[0].generation);
 
         // Its holder is silent past the lease.
         test.sql("UPDATE entity_integrations SET refresh_lease_until = 1")
             .await;
         let third = lease().await.unwrap();
-        integration::release_refresh(db, id, second).await.unwrap();
+        refresh_lease::release(db, id, &second).await.unwrap();
         assert_eq!(
             lease().await,
             None,
@@ -200,10 +203,10 @@ async fn one_process_at_a_time_refreshes() {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        integration::release_refresh(db, id, third).await.unwrap();
+        refresh_lease::release(db, id, &third).await.unwrap();
         let fourth = lease().await.expect("pinned and released, so free");
-        integration::release_refresh(db, id, third).await.unwrap();
-        assert_eq!(lease().await, None, "{fourth} is held");
+        refresh_lease::release(db, id, &third).await.unwrap();
+        assert_eq!(lease().await, None, "{fourth:?} is held");
     })
     .await;
 }

@@ -1,0 +1,448 @@
+//! Refreshes where they are most easily lost: many tasks in several processes at a service that rotates
+//! refresh tokens, deaths between its answer and the store, and every way in which a token endpoint
+//! fails.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use nucleus::app::App;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use crate::{
+    child::{Api, Server, World},
+    doubles::{
+        authorization_server::{AuthorizationServer, Call, Ended, Entry, Failure},
+        secret_manager::{self, Fault, SecretManagerDouble},
+        small_mailbox,
+    },
+    harness::{Setting, TestApp},
+    kills::assert_dies,
+};
+
+/// Expiries that 64 tasks meet, where `NUCLEUS_REFRESHES` does not say how many.
+const EXPIRIES: usize = 25;
+/// Tasks in each of two processes.
+const TASKS: usize = 32;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much is tested is up to who runs the tests"
+)]
+fn expiries() -> usize {
+    let given = std::env::var("NUCLEUS_REFRESHES").ok();
+    given.map_or(EXPIRIES, |text| text.parse().unwrap())
+}
+
+/// The program on a stand-in for Gmail, and its tokens from an authorization server.
+async fn start(server: &AuthorizationServer) -> TestApp {
+    let mut setting = Setting::new(small_mailbox(2));
+    for (name, value) in gmail_variables(server) {
+        if !name.ends_with("API_URL") {
+            setting = setting.variable(name, value);
+        }
+    }
+    setting.start().await
+}
+
+fn gmail_variables(server: &AuthorizationServer) -> Vec<(&'static str, String)> {
+    let named = |(name, value)| {
+        let name = match name {
+            "AUTHORIZE_URL" => "NUCLEUS_SERVICES__GMAIL__AUTHORIZE_URL",
+            "TOKEN_URL" => "NUCLEUS_SERVICES__GMAIL__TOKEN_URL",
+            "REVOKE_URL" => "NUCLEUS_SERVICES__GMAIL__REVOKE_URL",
+            "API_URL" => "NUCLEUS_SERVICES__GMAIL__API_URL",
+            "CLIENT_ID" => "NUCLEUS_SERVICES__GMAIL__CLIENT_ID",
+            _ => "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
+        };
+        (name, value)
+    };
+    server.variables().into_iter().map(named).collect()
+}
+
+fn connection(entity: &str, refresh_token: &str) -> Value {
+    json!({
+        "entity_id": entity, "service_name": "gmail", "credential_type": "oauth2",
+        "credentials": {"refresh_token": refresh_token},
+    })
+}
+
+/// A new entity's connection with a consent of its own.
+async fn connect(app: &TestApp, server: &AuthorizationServer) -> String {
+    let entity = app.entity().await;
+    let body = connection(&entity, &server.consent("me@example.com"));
+    let made = app.post("/integrations/", body).await;
+    made["id"].as_str().unwrap().to_owned()
+}
+
+/// What a worker does with what is in the queue now.
+async fn work_once(app: &TestApp) {
+    let never = tokio_util::sync::CancellationToken::new();
+    nucleus::worker::drain(&app.app, &never).await.unwrap();
+}
+
+/// Fails unless a run waits through a failure that passes, and is a success then.
+async fn assert_passes(
+    app: &TestApp,
+    server: &AuthorizationServer,
+    failure: Failure,
+    times: usize,
+) {
+    let id = connect(app, server).await;
+    server.fail(Call::Refresh, failure, times);
+    let run = app.request_sync(&id).await;
+    work_once(app).await;
+    let waiting = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(
+        (&waiting["status"], &waiting["error"]),
+        (&json!("queued"), &json!(null)),
+        "{failure:?}"
+    );
+    assert_eq!(
+        app.integration(&id).await["status"],
+        "active",
+        "{failure:?}"
+    );
+    server.hand_out(app.google.access_token());
+    app.drain().await;
+    let run = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(run["status"], "success", "{failure:?}: {run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_passes_changes_no_status_and_loses_no_grant() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let slow = [Failure::NeverAnswers, Failure::Trickles];
+    let quick = Failure::PASSING.iter().filter(|one| !slow.contains(one));
+    let mut asked = 0;
+    for failure in quick {
+        assert_passes(&app, &server, *failure, 2).await;
+        asked += 3;
+        assert_eq!(server.count(Call::Refresh), asked, "{failure:?}");
+    }
+    assert_eq!(server.count(Call::Unknown), 0, "no redirect is followed");
+    assert!(server.ended().iter().all(Option::is_none));
+    assert_eq!(app.live_versions().await.len(), server.ended().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_takes_its_time_is_left_after_ten_seconds() {
+    let slow = [Failure::NeverAnswers, Failure::Trickles];
+    join_all(slow.map(async |failure| {
+        let server = AuthorizationServer::steady().await;
+        let app = start(&server).await;
+        let begin = app.real_time();
+        assert_passes(&app, &server, failure, 1).await;
+        let seconds = (app.real_time() - begin).as_secs();
+        assert!((10..25).contains(&seconds), "{failure:?}: {seconds} s");
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_answer_is_good_enough() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    for failure in Failure::ODD {
+        let id = connect(&app, &server).await;
+        let before = server.count(Call::Refresh);
+        server.fail(Call::Refresh, failure, 1);
+        server.hand_out(app.google.access_token());
+        // A life that cannot be told is no reason to ask again each time.
+        for _ in 0..2 {
+            let run = app.sync(&id).await;
+            assert_eq!(run["status"], "success", "{failure:?}: {run}");
+        }
+        assert_eq!(server.count(Call::Refresh), before + 1, "{failure:?}");
+    }
+    // Nothing came that had to be stored.
+    let live = app.live_versions().await;
+    assert_eq!(live.len(), Failure::ODD.len());
+    assert!(live.iter().all(|path| path.ends_with("/1")), "{live:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_gone_ends_the_connection_and_keeps_what_is_stored() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    for (failure, code, status) in [
+        (Failure::InvalidGrant, "access_revoked", "revoked"),
+        (Failure::InvalidGrantAs401, "access_revoked", "revoked"),
+        (Failure::SessionPolicy, "consent_expired", "expired"),
+    ] {
+        let id = connect(&app, &server).await;
+        server.fail(Call::Refresh, failure, 1);
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["code"]),
+            (&json!("failed"), &json!(code)),
+            "{failure:?}"
+        );
+        let found = app.integration(&id).await;
+        assert_eq!(found["status"], status, "{failure:?}");
+        let message = found["sync_error_message"].as_str().unwrap();
+        assert!(message.contains("connect"), "{message}");
+        // The service may have been wrong: whoever asks again finds the connection well.
+        server.hand_out(app.google.access_token());
+        let tested = app
+            .post(&format!("/integrations/{id}/test"), json!({}))
+            .await;
+        assert_eq!(tested["is_valid"], true, "{tested}");
+        let found = app.integration(&id).await;
+        assert_eq!(
+            (&found["status"], &found["sync_error_message"]),
+            (&json!("active"), &json!(null))
+        );
+        assert_eq!(app.sync(&id).await["status"], "success");
+    }
+    let id = connect(&app, &server).await;
+    server.withdraw("me@example.com");
+    let run = app.sync(&id).await;
+    assert_eq!(run["error"]["code"], "access_revoked", "{run}");
+    assert_eq!(app.integration(&id).await["status"], "revoked");
+    assert_eq!(app.live_versions().await.len(), 4);
+    assert_eq!(server.ended(), [Some(Ended::Withdrawn); 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_has_to_mend_is_an_error_until_it_is_mended() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    for failure in Failure::OURS {
+        let id = connect(&app, &server).await;
+        server.fail(Call::Refresh, failure, 1);
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["code"]),
+            (&json!("failed"), &json!("client_refused")),
+            "{failure:?}"
+        );
+        assert_eq!(app.integration(&id).await["status"], "error", "{failure:?}");
+        // The schedule asks again by itself.
+        app.clock.advance(TimeDelta::hours(3));
+        server.hand_out(app.google.access_token());
+        app.tick().await;
+        app.drain().await;
+        assert_eq!(
+            app.integration(&id).await["status"],
+            "active",
+            "{failure:?}"
+        );
+        app.send("DELETE", &format!("/integrations/{id}"), None)
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_token_whose_answer_was_lost_is_told_as_that() {
+    let server = AuthorizationServer::rotating().await;
+    let app = start(&server).await;
+    for (grant, (failure, broken)) in [(Failure::ResetsAfter, 0), (Failure::TruncatesAfter, 200)]
+        .into_iter()
+        .enumerate()
+    {
+        let id = connect(&app, &server).await;
+        server.fail(Call::Refresh, failure, 1);
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["code"]),
+            (&json!("failed"), &json!("consent_expired")),
+            "{failure:?}: {run}"
+        );
+        let found = app.integration(&id).await;
+        assert_eq!(found["status"], "expired");
+        let message = found["sync_error_message"].as_str().unwrap();
+        assert!(message.contains("broken off"), "{message}");
+        let refresh = |failure, status| Entry {
+            call: Call::Refresh,
+            grant: Some(grant),
+            status,
+            failure,
+        };
+        let ledger = server.ledger();
+        let asked = [refresh(Some(failure), broken), refresh(None, 400)];
+        assert_eq!(ledger[2 * grant..], asked, "{failure:?}");
+    }
+    // An answer that holds the next refresh token loses nothing, whatever else it lacks.
+    let id = connect(&app, &server).await;
+    server.fail(Call::Refresh, Failure::LosesTheAccessTokenAfter, 1);
+    let run = app.request_sync(&id).await;
+    work_once(&app).await;
+    server.hand_out(app.google.access_token());
+    app.drain().await;
+    assert_eq!(app.get(&format!("/runs/{run}")).await["status"], "success");
+    let reused = Some(Ended::Reused);
+    assert_eq!(server.ended(), [reused, reused, None]);
+}
+
+/// Asks `app` for a token from many tasks at once.
+async fn many_tokens(app: &Arc<App>, integration: &str) -> Vec<String> {
+    let integration = integration.parse().unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..TASKS {
+        let app = Arc::clone(app);
+        asking.spawn(async move {
+            let token = app.engine.tokens.token_for(integration, None, false).await;
+            token.unwrap().expose_secret().to_owned()
+        });
+    }
+    asking.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_is_refreshed_once_for_all_processes_where_refresh_tokens_rotate() {
+    let server = AuthorizationServer::rotating().await;
+    let app = start(&server).await;
+    let id = connect(&app, &server).await;
+    let (other, clock) = app.beside(TimeDelta::zero()).await;
+    for round in 1..=10 {
+        let (here, there) = tokio::join!(many_tokens(&app.app, &id), many_tokens(&other, &id));
+        let different: std::collections::HashSet<&String> = here.iter().chain(&there).collect();
+        assert_eq!((different.len(), server.count(Call::Refresh)), (1, round));
+        app.clock.advance(TimeDelta::minutes(59));
+        clock.advance(TimeDelta::minutes(59));
+    }
+    assert_eq!(server.ended(), [None]);
+    assert_eq!(app.live_versions().await.len(), 1);
+}
+
+/// Fails unless as many tests as there are tasks find the connection well.
+async fn assert_well(api: &Api, id: &str) {
+    let path = format!("/integrations/{id}/test");
+    let asked = (0..TASKS).map(|_| api.post(&path, json!({})));
+    for tested in join_all(asked).await {
+        assert_eq!(tested["is_valid"], true, "{tested}");
+    }
+}
+
+/// Two processes on one store, and the connection of one account.
+async fn two_processes(
+    server: &AuthorizationServer,
+    failpoints: Option<&str>,
+) -> (World, Server, Server, String) {
+    let mut world = World::embedded(small_mailbox(1)).await;
+    for (name, value) in gmail_variables(server) {
+        world.set(name, value);
+    }
+    let first = world.listen("up").await;
+    let mut command = world.command(&["serve"]);
+    if let Some(failpoints) = failpoints {
+        command.env("FAILPOINTS", failpoints);
+    }
+    let second = Server::start(command).await;
+    let entity = first.api.entity().await;
+    let body = connection(&entity, &server.consent("me@example.com"));
+    let made = first.api.post("/integrations/", body).await;
+    let id = made["id"].as_str().unwrap().to_owned();
+    (world, first, second, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_tasks_in_two_processes_cause_one_refresh_an_expiry() {
+    let server = AuthorizationServer::rotating().await;
+    let (world, first, second, id) = two_processes(&server, None).await;
+    for round in 1..=expiries() {
+        tokio::join!(assert_well(&first.api, &id), assert_well(&second.api, &id));
+        assert_eq!(server.count(Call::Refresh), round);
+        assert_eq!(server.ended(), [None], "after {round} expiries");
+        server.expire_access_tokens();
+    }
+    assert_eq!(world.live_versions().await.len(), 1);
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A process dies at a crash point of a refresh, and another one, which was there all the time, finds
+/// what it left.
+async fn die_while_refreshing(point: &str) {
+    let server = AuthorizationServer::rotating().await;
+    let panic = format!("{point}=panic");
+    let (world, first, mut second, id) = two_processes(&server, Some(&panic)).await;
+    assert_well(&first.api, &id).await;
+    server.expire_access_tokens();
+    let path = format!("/integrations/{id}/test");
+    let answer = second.api.try_send("POST", &path, Some(json!({}))).await;
+    assert_eq!(answer, None, "{point}");
+    assert_dies(&mut second.child, point).await;
+    let tested = first.api.post(&path, json!({})).await;
+    let found = first.api.get(&format!("/integrations/{id}")).await;
+    if matches!(point, "refresh.sent" | "refresh.pinned") {
+        // Nothing was sent, or everything was stored.
+        assert_eq!(tested["is_valid"], true, "{point}: {tested}");
+        assert_eq!(found["status"], "active", "{point}: {found}");
+        assert_eq!(server.ended(), [None], "{point}");
+    } else {
+        assert_eq!(tested["is_valid"], false, "{point}: {tested}");
+        assert_eq!(found["status"], "expired", "{point}: {found}");
+        let message = found["sync_error_message"].as_str().unwrap();
+        assert!(message.contains("broken off"), "{point}: {message}");
+        assert_eq!(server.ended(), [Some(Ended::Reused)], "{point}");
+        let (status, _) = first
+            .api
+            .try_send("POST", &format!("/integrations/{id}/sync"), None)
+            .await
+            .unwrap();
+        assert_eq!(status, 409, "{point}");
+        // Connected again, nothing is left of it.
+        let again = json!({"credentials": {"refresh_token": server.consent("me@example.com")}});
+        let (_, changed) = first
+            .api
+            .try_send("PATCH", &format!("/integrations/{id}"), Some(again))
+            .await
+            .unwrap();
+        assert_eq!(changed["status"], "active", "{point}");
+        assert_well(&first.api, &id).await;
+    }
+    first.stop().await;
+    drop(world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_between_a_services_answer_and_the_store_ends_in_needs_reconnection() {
+    let points = [
+        "refresh.sent",
+        "refresh.answered",
+        "refresh.put",
+        "refresh.pinned",
+    ];
+    for point in points {
+        assert!(crate::kills::crash_points().contains(point), "{point}");
+    }
+    join_all(points.map(die_while_refreshing)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_store_that_is_away_for_a_while_loses_no_rotated_token() {
+    let server = AuthorizationServer::rotating().await;
+    let double = SecretManagerDouble::start().await;
+    let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
+    for (name, value) in gmail_variables(&server) {
+        setting = setting.variable(name, value);
+    }
+    let app = setting.start().await;
+    let id = connect(&app, &server).await;
+    let path = format!("/integrations/{id}/test");
+    for (fault, times) in [
+        (Fault::Refuse(403, "PERMISSION_DENIED"), 2),
+        (Fault::Refuse(500, "INTERNAL"), 1),
+        (Fault::Lost, 1),
+    ] {
+        double.inject(secret_manager::Call::Add, fault, times);
+        let tested = app.post(&path, json!({})).await;
+        assert_eq!(tested["is_valid"], true, "{tested}");
+        server.expire_access_tokens();
+    }
+    assert_eq!(
+        (server.count(Call::Refresh), server.ended()),
+        (3, vec![None])
+    );
+    // What was added and not answered goes with the sweep.
+    assert_eq!(double.live(), 2);
+    app.clock.advance(TimeDelta::minutes(61));
+    app.tick().await;
+    assert_eq!(double.live(), 1);
+    let tested = app.post(&path, json!({})).await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+}
