@@ -32,6 +32,7 @@ use crate::{
     loops::Loops,
     metrics::Metrics,
     oauth::{OAuthConfig, endpoint::TokenEndpoint, refresh::Refresher, tokens::TokenService},
+    providers,
     queue::{Broker, pubsub::PubSub},
     secrets::{
         SecretManager, SecretManagerError, SecretStore, Vault, VaultError, VaultKey, gcp::Place,
@@ -159,7 +160,7 @@ impl App {
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
             .iter()
-            .map(|(&name, service)| (name, oauth_client(service)))
+            .map(|(&name, service)| (name, oauth_client(name, service)))
             .collect();
         let tasks = TaskTracker::new();
         let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
@@ -381,14 +382,16 @@ async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn Sec
     Ok(Arc::new(vault))
 }
 
-/// The registered client of a service.
-pub fn oauth_client(service: &ServiceConfig) -> OAuthConfig {
+/// A service's authorization server and API, and its registered client.
+pub fn oauth_client(name: ServiceName, service: &ServiceConfig) -> OAuthConfig {
     OAuthConfig {
+        provider: providers::of(name),
         client_id: service.client_id.clone(),
         client_secret: service.client_secret.clone(),
         authorize_url: service.authorize_url.clone(),
         token_url: service.token_url.clone(),
         revoke_url: service.revoke_url.clone(),
+        api_url: service.api_url.clone(),
     }
 }
 

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::{
     db::{
         Db, DbError, entity, former_integration, integration,
-        integration::{Grant, Integration},
+        integration::{Grant, Integration, Named},
         outbox, raw_data, secret_intent,
         secret_intent::{SecretIntent, SecretIntentId},
         sync_run,
@@ -161,16 +161,18 @@ impl Integrations {
         tx.commit().await
     }
 
-    /// Gives the connection other credentials and destroys the old ones.
+    /// Gives the connection other credentials and destroys the old ones. `account` is whose they are,
+    /// where the service has said so.
     pub async fn replace_credentials(
         &self,
         found: &Integration,
         credentials: Credentials,
+        account: Option<Named<'_>>,
     ) -> Result<(), IntegrationError> {
         let announced = self
             .announce(found.entity_id, found.service()?, credentials)
             .await?;
-        if let Err(error) = self.pin(found, &announced.path).await {
+        if let Err(error) = self.pin(found, &announced.path, account).await {
             if !error.is_in_doubt() {
                 self.take_back(&announced).await;
             }
@@ -182,11 +184,19 @@ impl Integrations {
         Ok(())
     }
 
-    async fn pin(&self, found: &Integration, path: &SecretPath) -> Result<(), DbError> {
+    async fn pin(
+        &self,
+        found: &Integration,
+        path: &SecretPath,
+        account: Option<Named<'_>>,
+    ) -> Result<(), DbError> {
         let before = found.secret_path.as_deref();
         let tx = self.db.begin().await?;
         let now = self.clock.now();
         integration::pin_secret(&tx, found.id, before, &path.to_string(), true, now).await?;
+        if let Some(account) = account {
+            integration::set_account(&tx, found.id, account, now).await?;
+        }
         tx.commit().await
     }
 
@@ -293,22 +303,24 @@ impl Integrations {
             account: found.account.as_deref(),
             services: sharing(&service),
         };
-        self.revoke_grant(service, &grant, &credentials.refresh_token)
-            .await
+        match credentials.grant_token() {
+            Some(token) => self.revoke_grant(service, &grant, token).await,
+            None => Ok((false, Some("not_supported".to_owned()))),
+        }
     }
 
-    /// Revokes a grant, unless a connection lives on it. A service that fails is no error: the second
+    /// Revokes a grant by one of its tokens, unless a connection lives on it. A service that fails is no error: the second
     /// part says why the grant was not revoked.
     pub async fn revoke_grant(
         &self,
         service: ServiceName,
         grant: &Grant<'_>,
-        refresh_token: &SecretString,
+        token: &SecretString,
     ) -> Result<(bool, Option<String>), DbError> {
         if integration::sharing_grant(&self.db, grant).await? > 0 {
             return Ok((false, Some("shared_grant".to_owned())));
         }
-        match self.tokens.revoke(service, refresh_token).await {
+        match self.tokens.revoke(service, token).await {
             Ok(()) => Ok((true, None)),
             Err(error) => {
                 tracing::warn!(

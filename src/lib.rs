@@ -15,6 +15,7 @@ pub mod keys;
 pub mod loops;
 pub mod metrics;
 pub mod oauth;
+pub mod providers;
 pub mod queue;
 pub mod secrets;
 pub mod sync;

@@ -26,6 +26,7 @@ mod m012_dead_letters;
 mod m013_compression;
 mod m014_outbox_requests;
 mod m015_refreshes;
+mod m016_accounts;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m013_compression::Migration),
             Box::new(m014_outbox_requests::Migration),
             Box::new(m015_refreshes::Migration),
+            Box::new(m016_accounts::Migration),
         ]
     }
 }

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 use url::Url;
@@ -16,7 +16,7 @@ use utoipa::{
 
 use super::error::{ApiError, FieldError};
 use crate::{
-    domain::{EntityId, ServiceName, sync::IntegrationStatus},
+    domain::{CredentialType, EntityId, ServiceName, sync::IntegrationStatus},
     oauth::OAuthConfig,
     secrets::{Credentials, OAuth2Credentials},
     sync::SyncSettings,
@@ -33,64 +33,6 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub(super) const MAX_SCOPES: usize = 50;
 /// Longest life of an access token that is believed, in seconds: a year.
 pub(super) const MAX_EXPIRES_IN: i64 = 365 * 24 * 3600;
-
-/// How an integration authenticates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum CredentialType {
-    Oauth2,
-    ApiKey,
-    BasicAuth,
-    BearerToken,
-}
-
-impl CredentialType {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Oauth2 => "oauth2",
-            Self::ApiKey => "api_key",
-            Self::BasicAuth => "basic_auth",
-            Self::BearerToken => "bearer_token",
-        }
-    }
-
-    /// The word in the table.
-    pub(super) fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::Oauth2,
-            Self::ApiKey,
-            Self::BasicAuth,
-            Self::BearerToken,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-    }
-
-    /// Those with which a service can be connected, by whether it has a connector: what nobody reads
-    /// with yet may be of any kind.
-    pub(super) fn of(has_connector: bool) -> &'static [Self] {
-        if has_connector {
-            &[Self::Oauth2]
-        } else {
-            &[
-                Self::Oauth2,
-                Self::ApiKey,
-                Self::BasicAuth,
-                Self::BearerToken,
-            ]
-        }
-    }
-
-    /// The fields of credentials other than OAuth's; all are required.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Self::Oauth2 => &[],
-            Self::ApiKey => &["api_key"],
-            Self::BasicAuth => &["username", "password"],
-            Self::BearerToken => &["token"],
-        }
-    }
-}
 
 /// An account to be connected.
 #[derive(Deserialize, ToSchema)]
@@ -109,12 +51,13 @@ pub(super) struct NewIntegration {
     /// For people.
     #[schema(max_length = 10_000)]
     pub(super) description: Option<String>,
-    /// How it authenticates. Services that can be synced take `oauth2` only.
+    /// How it authenticates; `GET /services` tells what each service takes.
     pub(super) credential_type: CredentialType,
     /// What `credential_type` needs. It is never answered.
     #[schema(schema_with = credentials_schema)]
     pub(super) credentials: Map<String, Value>,
-    /// The scopes that the credentials carry; instead of `credentials.scopes`.
+    /// The scopes that the credentials carry; instead of `credentials.scopes`. Where the service tells
+    /// the scopes of a token, its word counts.
     #[schema(max_items = 50)]
     pub(super) scopes: Option<Vec<String>>,
     /// The owner's own settings of the connector.
@@ -405,7 +348,7 @@ impl Check {
             .or(own_scopes)
             .unwrap_or_default();
         Some(OAuth2Credentials {
-            refresh_token: refresh_token?,
+            refresh_token: Some(refresh_token?),
             access_token_expires_at: access_token.as_ref().and(expires_at),
             access_token,
             scopes,
@@ -498,9 +441,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::providers;
 
     fn client() -> OAuthConfig {
         OAuthConfig {
+            provider: providers::of(ServiceName::Gmail),
             client_id: Some("our-client".to_owned()),
             client_secret: Some("our-secret".to_owned().into()),
             authorize_url: "https://accounts.google.com/o/oauth2/v2/auth"
@@ -508,6 +453,7 @@ mod tests {
                 .unwrap(),
             token_url: "https://oauth2.googleapis.com/token".parse().unwrap(),
             revoke_url: None,
+            api_url: "https://gmail.googleapis.com".parse().unwrap(),
         }
     }
 

@@ -67,11 +67,6 @@ pub(super) const CODES: &[(u16, &str, &str)] = &[
     (409, "run_finished", "The run is over."),
     (
         409,
-        "oauth_not_offered",
-        "The service cannot be connected by OAuth yet.",
-    ),
-    (
-        409,
         "client_not_configured",
         "The operator has configured no OAuth client of the service.",
     ),

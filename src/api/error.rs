@@ -327,7 +327,6 @@ impl From<ConnectError> for ApiError {
             ConnectError::UnknownState => return Self::field("state", error.to_string()),
             ConnectError::OtherIssuer => return Self::field("iss", error.to_string()),
             ConnectError::CodeRefused(_) => return Self::field("code", error.to_string()),
-            ConnectError::NotOffered(_) => "oauth_not_offered",
             ConnectError::NoClient(_) => "client_not_configured",
             ConnectError::UsedState => "state_used",
             ConnectError::ExpiredState => "state_expired",

@@ -13,7 +13,8 @@ use utoipa::{
 
 use super::{
     List,
-    bodies::{ChangedIntegration, Check, CredentialType, NewIntegration, SetStatus},
+    bodies::{ChangedIntegration, Check, NewIntegration, SetStatus},
+    by_hand,
     error::ApiError,
     extract::{Body, Caller, DataParameter, NoFields, Paging, PathId, Query, encode_id},
     idempotency::NewId,
@@ -21,15 +22,22 @@ use super::{
 };
 use crate::{
     app::App,
-    connectors::ConnectorError,
     db::{
         entity,
-        integration::{self, Filter, Integration, Update},
+        integration::{self, Filter, Integration, Named, Update},
     },
-    domain::{EntityId, IntegrationId, ServiceName, ids::kind, sync::IntegrationStatus, time},
+    domain::{
+        CredentialType, EntityId, IntegrationId, ServiceName, ids::kind, sync::IntegrationStatus,
+        time,
+    },
     integrations::{Records, Removed},
+    oauth::{
+        account::Known,
+        tokens::{TokenError, UnknownAccount},
+    },
+    providers::{self, Account},
     secrets::Credentials,
-    sync::{self, SyncSettings},
+    sync::SyncSettings,
 };
 
 /// An entity's connected account at a service. It never shows credentials, nor where they are.
@@ -54,12 +62,14 @@ pub(super) struct Shown {
     /// How it authenticates.
     #[schema(value_type = CredentialType)]
     credential_type: String,
+    /// Whether the service was asked whose the present credentials are.
+    is_tested: bool,
     /// How it stands. `inactive`: switched off by its owner. `expired`, `revoked`: the consent ran
     /// out or was withdrawn, and the account has to be connected again. `error`: the last sync
     /// failed for a reason that may pass.
     #[schema(value_type = IntegrationStatus)]
     status: String,
-    /// What names the account at the service, once it has been asked.
+    /// What people know the account by at the service, once it has been asked.
     account: Option<String>,
     /// When the last run ended that did not fail.
     #[serde(serialize_with = "time::serialize_option")]
@@ -75,6 +85,9 @@ pub(super) struct Shown {
     /// When the access token that was given ends.
     #[serde(serialize_with = "time::serialize_option")]
     token_expires_at: Option<DateTime<Utc>>,
+    /// When the person has to consent again, where the service limits a consent and says so.
+    #[serde(serialize_with = "time::serialize_option")]
+    consent_expires_at: Option<DateTime<Utc>>,
     /// The scopes that were asked for.
     #[schema(value_type = Vec<String>)]
     scopes: Value,
@@ -122,13 +135,15 @@ impl From<Integration> for Shown {
             display_name: row.display_name,
             description: row.description,
             credential_type: row.credential_type,
+            is_tested: row.account_verified,
             status: row.status,
-            account: row.account,
+            account: row.account_name.or(row.account),
             last_sync_at: row.last_sync_at,
             last_sync_status: row.last_sync_status,
             sync_error_message: row.sync_error_message,
             next_sync_at: row.next_sync_at,
             token_expires_at: row.token_expires_at,
+            consent_expires_at: row.consent_expires_at,
             scopes: row.scopes,
             config: row.config,
             sync_settings: row.sync_settings,
@@ -142,8 +157,10 @@ impl From<Integration> for Shown {
 
 /// Connect an account by its credentials
 ///
-/// Keeps the credentials in the secret store. Asks no provider and starts no sync; the schedule
-/// starts the first one, or `POST /integrations/{id}/sync`.
+/// Keeps the credentials in the secret store. Starts no sync; the schedule starts the first one, or
+/// `POST /integrations/{id}/sync`. For `oauth2` no provider is asked. A token by hand is asked about at
+/// its service: one that is refused, or that lacks a scope, is not kept; where the service does not
+/// answer, `is_tested` is false and `sync_error_message` says why.
 #[utoipa::path(post, path = "/integrations", operation_id = "create_integration",
     tag = "Integrations",
     request_body = NewIntegration,
@@ -167,10 +184,12 @@ pub(super) async fn create(
     check.service_type(body.service_type.as_deref());
     check.json("config", body.config.as_ref());
     let has_connector = app.engine.services.contains_key(&body.service_name);
-    if !CredentialType::of(has_connector).contains(&body.credential_type) {
+    let types = providers::of(body.service_name).credential_types();
+    if !types.contains(&body.credential_type) {
+        let types: Vec<_> = types.iter().map(|kind| kind.as_str()).collect();
         check.refuse(
             "credential_type",
-            format!("{} takes oauth2 only", body.service_name),
+            format!("{} takes {}", body.service_name, types.join(", ")),
         );
     }
     let settings = check.sync_settings(body.sync_settings.as_ref());
@@ -186,10 +205,21 @@ pub(super) async fn create(
     let Some(credentials) = credentials else {
         return Err(ApiError::field("credentials", "are not complete"));
     };
-    let scopes = match &credentials {
-        Credentials::OAuth2(credentials) => credentials.scopes.clone(),
-        Credentials::Fields(_) => body.scopes.unwrap_or_default(),
-    };
+    let (mut known, mut untested) = (None, None);
+    let mut scopes = body.scopes.unwrap_or_default();
+    match &credentials {
+        Credentials::OAuth2(credentials) => scopes.clone_from(&credentials.scopes),
+        Credentials::Fields(fields) => {
+            match by_hand::ask(&app, body.service_name, fields, None).await? {
+                Ok(told) => known = Some(told),
+                Err(reason) => untested = Some(reason),
+            }
+        }
+    }
+    if let Some(told) = known.as_ref().and_then(|known| known.scopes.as_ref()) {
+        scopes.clone_from(told);
+    }
+    let account = known.map(|known| known.account);
     let id = IntegrationId::from(id);
     let row = Integration {
         id,
@@ -201,14 +231,16 @@ pub(super) async fn create(
         secret_path: None,
         credential_type: body.credential_type.as_str().to_owned(),
         status: IntegrationStatus::Active.as_str().to_owned(),
-        account: None,
-        account_verified: false,
+        account_verified: account.is_some(),
+        account_name: account.as_ref().map(|account| account.name.clone()),
+        account: account.map(|account| account.id),
         last_sync_at: None,
         last_sync_status: None,
-        sync_error_message: None,
+        sync_error_message: untested,
         sync_failures: 0,
         next_sync_at: has_connector.then(|| settings.next_sync(now, 0, id)),
         token_expires_at: expires_at,
+        consent_expires_at: None,
         refresh_generation: 0,
         scopes: json!(scopes),
         config: Value::Object(body.config.unwrap_or_default()),
@@ -274,7 +306,8 @@ pub(super) async fn get(
 
 /// Change an integration
 ///
-/// What is absent stays, and null clears. New credentials make an expired or revoked integration
+/// What is absent stays, and null clears. A new token by hand is asked about as that of a new
+/// integration is, and must be one of the same account. New credentials make an expired or revoked integration
 /// active; an inactive one stays inactive until its status is set.
 #[utoipa::path(patch, path = "/integrations/{id}", operation_id = "change_integration",
     tag = "Integrations",
@@ -307,6 +340,11 @@ pub(super) async fn change(
         kind.and_then(|kind| check.credentials(kind, fields, client, None, None))
     });
     check.finish()?;
+    let mut account = None;
+    if let Some(Some(Credentials::Fields(fields))) = &credentials {
+        let asked = by_hand::ask(&app, found.service()?, fields, Some(&found)).await?;
+        account = asked.ok().map(|known| known.account);
+    }
     let ended = matches!(
         found.status()?,
         IntegrationStatus::Expired | IntegrationStatus::Revoked
@@ -342,7 +380,7 @@ pub(super) async fn change(
         if let Some(Some(credentials)) = credentials {
             changing
                 .integrations
-                .replace_credentials(&found, credentials)
+                .replace_credentials(&found, credentials, account.as_ref().map(named))
                 .await?;
         }
         let tx = changing.engine.db.begin().await?;
@@ -353,6 +391,13 @@ pub(super) async fn change(
     })
     .await?;
     Ok(Json(changed.into()))
+}
+
+fn named(account: &Account) -> Named<'_> {
+    Named {
+        id: &account.id,
+        name: &account.name,
+    }
 }
 
 /// Remove an integration
@@ -416,8 +461,7 @@ pub(super) struct Tested {
     params(("id" = IntegrationId, Path, description = "The integration's id.")),
     request_body = NoFields,
     responses(
-        (status = 200, description = "What the service said.", body = Tested),
-        (status = 409, description = "no_connector")))]
+        (status = 200, description = "What the service said.", body = Tested)))]
 pub(super) async fn test(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -432,38 +476,28 @@ pub(super) async fn test(
 
 async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
     let engine = &app.engine;
-    let Some(service) = engine.services.get(&found.service()?) else {
-        return Err(ApiError::Conflict(
-            "no_connector",
-            format!(
-                "{} can be connected, but not be asked yet",
-                found.service_name
-            ),
-        ));
-    };
-    let settings = SyncSettings::parse(&found.sync_settings)?;
-    let access = sync::access(engine, service, &found, &settings);
-    let answer = service.connector.account(&access).await;
+    let answer = engine.tokens.account_of(&found).await;
     let now = app.now();
-    let status = match &answer {
-        Ok(account) => match &found.account {
-            Some(known) if *known != account.name => None,
-            _ => Some(IntegrationStatus::Active),
-        },
-        Err(ConnectorError::Expired(_)) => Some(IntegrationStatus::Expired),
-        Err(ConnectorError::Revoked(_)) => Some(IntegrationStatus::Revoked),
-        // An outage, or what the operator has to mend, says nothing about the consent.
-        Err(_) => None,
-    };
-    let reason = match &answer {
-        Ok(account) => match &found.account {
-            Some(known) if *known != account.name => Some(format!(
-                "the credentials are those of {}, but the integration holds the records of {known}",
-                account.name
-            )),
-            _ => None,
-        },
-        Err(error) => Some(error.to_string()),
+    let known = found.account.as_ref();
+    let (status, reason) = match &answer {
+        Ok(Known { account, .. }) if known.is_some_and(|known| *known != account.id) => {
+            let reason = format!(
+                "the credentials are those of {}, but the integration holds the records of {}",
+                account.name,
+                found.account_shown().unwrap_or_default()
+            );
+            (None, Some(reason))
+        }
+        Ok(_) => (Some(IntegrationStatus::Active), None),
+        Err(error) => {
+            let status = match error {
+                UnknownAccount::Token(TokenError::Expired(_)) => Some(IntegrationStatus::Expired),
+                UnknownAccount::Token(TokenError::Revoked(_)) => Some(IntegrationStatus::Revoked),
+                // An outage, or what the operator has to mend, says nothing about the consent.
+                _ => None,
+            };
+            (status, Some(error.to_string()))
+        }
     };
     if let Some(status) = status.filter(|status| found.status != status.as_str()) {
         let tx = engine.db.begin().await?;
@@ -475,7 +509,7 @@ async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
         service_name: found.service_name,
         is_valid: reason.is_none(),
         tested_at: now,
-        account: answer.ok().map(|account| account.name),
+        account: answer.ok().map(|known| known.account.name),
         reason,
     })
 }

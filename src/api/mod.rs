@@ -21,6 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{app::App, db::Slice};
 
 mod bodies;
+mod by_hand;
 mod codes;
 mod connection;
 mod deadlines;

@@ -91,7 +91,7 @@ pub(super) struct Begun {
     request_body = StartBody,
     responses(
         (status = 200, description = "The flow.", body = Begun),
-        (status = 409, description = "oauth_not_offered, client_not_configured")))]
+        (status = 409, description = "client_not_configured")))]
 pub(super) async fn start(
     State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,
@@ -156,7 +156,7 @@ pub(super) async fn start(
          headers(("Location" = String, description = "`return_to` and how it ended."))),
         (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
                                       no_refresh_token, scopes_missing, other_account, \
-                                      client_refused, account_unreadable, oauth_not_offered, \
+                                      client_refused, account_unreadable, \
                                       client_not_configured, conflict")),
     extensions(("x-pages" = json!(true))))]
 pub(super) async fn callback(
@@ -260,7 +260,7 @@ pub(super) struct AnswerBody {
         (status = 403, description = "forbidden"),
         (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
                                       no_refresh_token, scopes_missing, other_account, \
-                                      client_refused, account_unreadable, oauth_not_offered, \
+                                      client_refused, account_unreadable, \
                                       client_not_configured, conflict")),
     extensions(("x-pages" = json!(true))))]
 pub(super) async fn answer(

@@ -131,8 +131,13 @@ impl Message {
 
     /// The account is connected.
     pub(super) fn connected(service: &str, connected: &Connected) -> Self {
+        let sync = if connected.can_sync {
+            " The first sync begins now."
+        } else {
+            ""
+        };
         let text = format!(
-            "{} is connected for {}. The first sync begins now. You can close this page.",
+            "{} is connected for {}.{sync} You can close this page.",
             connected.account, connected.entity_name
         );
         Self::new(StatusCode::OK, format!("{service} is connected"), text)

@@ -7,12 +7,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    bodies::CredentialType,
     error::ApiError,
     extract::{Caller, Query},
     site::Site,
 };
-use crate::{app::App, domain::ServiceName};
+use crate::{
+    app::App,
+    domain::{CredentialType, ServiceName},
+    providers,
+};
 
 /// The services there are; always all of them, so there is no next page.
 #[derive(Serialize, ToSchema)]
@@ -35,8 +38,21 @@ pub(super) struct Shown {
     can_sync: bool,
     /// The kinds of credentials with which it can be connected.
     credential_types: Vec<CredentialType>,
-    /// How a person connects it in a browser, where that is possible.
-    oauth: Option<OAuth>,
+    /// What the credentials other than `oauth2` are, where there are any.
+    by_hand: Option<ByHand>,
+    /// How a person connects it in a browser.
+    oauth: OAuth,
+}
+
+/// Credentials that a person gives by hand. They are asked about at the service before they are kept.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServiceByHand)]
+pub(super) struct ByHand {
+    /// What they are at the service.
+    what: &'static str,
+    /// Scopes without which they are refused, where the service tells which a token has.
+    #[schema(value_type = Vec<String>)]
+    scopes: &'static [&'static str],
 }
 
 /// What an OAuth flow needs.
@@ -45,11 +61,14 @@ pub(super) struct Shown {
 pub(super) struct OAuth {
     /// Whether the operator has set the service's client id.
     is_configured: bool,
-    /// The scopes that are asked for.
+    /// The scopes that are asked for; empty where the service has none.
     #[schema(value_type = Vec<String>)]
     scopes: &'static [&'static str],
     /// To be registered with the service, letter by letter.
     redirect_uri: String,
+    /// Days after which a person has to consent again, whatever is refreshed meanwhile; null where the
+    /// service sets no such limit.
+    consent_days: Option<i64>,
 }
 
 /// List services
@@ -77,17 +96,24 @@ pub(super) async fn list(
 }
 
 fn show(app: &App, site: &Site, name: ServiceName) -> Shown {
-    let service = app.engine.services.get(&name);
+    let can_sync = app.engine.services.contains_key(&name);
     let client = app.clients.get(&name);
+    let provider = providers::of(name);
+    let oauth = &provider.oauth;
     Shown {
         service_name: name,
         title: name.title(),
-        can_sync: service.is_some(),
-        credential_types: CredentialType::of(service.is_some()).to_vec(),
-        oauth: service.map(|service| OAuth {
-            is_configured: client.is_some_and(|client| client.client_id.is_some()),
-            scopes: service.connector.consent().scopes,
-            redirect_uri: site.redirect_uri(name),
+        can_sync,
+        credential_types: provider.credential_types(),
+        by_hand: provider.by_hand.map(|by_hand| ByHand {
+            what: by_hand.what,
+            scopes: by_hand.scopes,
         }),
+        oauth: OAuth {
+            is_configured: client.is_some_and(|client| client.client_id.is_some()),
+            scopes: oauth.scopes,
+            redirect_uri: site.redirect_uri(name),
+            consent_days: oauth.consent_days,
+        },
     }
 }

@@ -20,7 +20,10 @@ use super::{
     SecretsKind, Service, Sync, Telemetry,
     reader::{Noted, Reader},
 };
-use crate::domain::{QuotaTable, ServiceName, address::is_loopback};
+use crate::{
+    domain::{QuotaTable, ServiceName, address::is_loopback},
+    providers,
+};
 
 /// The replication of a secret whose places Google chooses.
 const AUTOMATIC: &str = "automatic";
@@ -374,7 +377,7 @@ fn service(reader: &mut Reader, name: ServiceName) -> Result<Service, Noted> {
     let client_secret = reader.optional(&key("client_secret"), |text| {
         Ok::<_, String>(SecretString::from(text))
     });
-    let vendor = vendor_urls(name);
+    let vendor = providers::of(name).endpoints;
     let authorize_url = endpoint(reader, &key("authorize_url"), Some(vendor.authorize));
     let token_url = endpoint(reader, &key("token_url"), Some(vendor.token));
     let revoke_url = endpoint(reader, &key("revoke_url"), vendor.revoke);
@@ -399,66 +402,6 @@ fn service(reader: &mut Reader, name: ServiceName) -> Result<Service, Noted> {
         api_url: api_url?.ok_or(Noted)?,
         quota: quota?,
     })
-}
-
-struct VendorUrls {
-    authorize: &'static str,
-    token: &'static str,
-    revoke: Option<&'static str>,
-    api: &'static str,
-}
-
-/// The vendors' own endpoints, as their OAuth pages give them. GitHub and Slack revoke by a call of
-/// their API and Spotify not at all, so these have no revocation endpoint.
-fn vendor_urls(name: ServiceName) -> VendorUrls {
-    let google = |api| VendorUrls {
-        authorize: "https://accounts.google.com/o/oauth2/v2/auth",
-        token: "https://oauth2.googleapis.com/token",
-        revoke: Some("https://oauth2.googleapis.com/revoke"),
-        api,
-    };
-    match name {
-        ServiceName::Gmail => google("https://gmail.googleapis.com"),
-        ServiceName::GoogleCalendar | ServiceName::GoogleDrive => {
-            google("https://www.googleapis.com")
-        }
-        ServiceName::Github => VendorUrls {
-            authorize: "https://github.com/login/oauth/authorize",
-            token: "https://github.com/login/oauth/access_token",
-            revoke: None,
-            api: "https://api.github.com",
-        },
-        ServiceName::Notion => VendorUrls {
-            authorize: "https://api.notion.com/v1/oauth/authorize",
-            token: "https://api.notion.com/v1/oauth/token",
-            revoke: Some("https://api.notion.com/v1/oauth/revoke"),
-            api: "https://api.notion.com",
-        },
-        ServiceName::Slack => VendorUrls {
-            authorize: "https://slack.com/oauth/v2/authorize",
-            token: "https://slack.com/api/oauth.v2.access",
-            revoke: None,
-            api: "https://slack.com",
-        },
-        ServiceName::Linkedin => VendorUrls {
-            authorize: "https://www.linkedin.com/oauth/v2/authorization",
-            token: "https://www.linkedin.com/oauth/v2/accessToken",
-            revoke: Some("https://www.linkedin.com/oauth/v2/revoke"),
-            api: "https://api.linkedin.com",
-        },
-        ServiceName::Twitter => VendorUrls {
-            authorize: "https://x.com/i/oauth2/authorize",
-            token: "https://api.x.com/2/oauth2/token",
-            revoke: Some("https://api.x.com/2/oauth2/revoke"),
-            api: "https://api.x.com",
-        },
-        ServiceName::Spotify => VendorUrls {
-            authorize: "https://accounts.spotify.com/authorize",
-            token: "https://accounts.spotify.com/api/token",
-            revoke: None,
-            api: "https://api.spotify.com",
-        },
-    }
 }
 
 /// The URL given for a service's endpoint, else the vendor's.

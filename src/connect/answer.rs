@@ -17,7 +17,6 @@ use crate::{
         endpoint::{CodeGrant, Tokens},
     },
     secrets::{Credentials, OAuth2Credentials},
-    sync,
 };
 
 /// What the authorization server answered (RFC 6749, section 4.1.2; RFC 9207).
@@ -107,8 +106,7 @@ impl Flow<'_> {
             _ => return Err(ConnectError::UsedState),
         }
         self.not_over(&session)?;
-        let consent = self.service.connector.consent();
-        if !authorization::is_issuer(self.client, &consent, answer.iss.as_deref()) {
+        if !authorization::is_issuer(self.client, answer.iss.as_deref()) {
             return Err(ConnectError::OtherIssuer);
         }
         let browser_hash = match bearer {
@@ -158,9 +156,9 @@ impl Flow<'_> {
             code_verifier: &authorization::code_verifier(state, &session.pkce_salt),
         };
         let tokens = self.engine.tokens.exchange(self.name, &grant).await?;
-        let consent = self.service.connector.consent();
-        let scopes = authorization::granted(&consent, tokens.scope.as_deref());
-        let missing = authorization::missing(&consent, &scopes);
+        let provider = self.client.provider;
+        let scopes = authorization::granted(provider, tokens.scope.as_deref());
+        let missing = authorization::missing(provider, &scopes);
         if !missing.is_empty() {
             return Err(ConnectError::ScopesMissing(missing));
         }
@@ -168,34 +166,42 @@ impl Flow<'_> {
             access_token,
             expires_at,
             refresh_token,
+            consent_expires_at,
             ..
         } = tokens;
-        let refresh_token = refresh_token.ok_or(ConnectError::NoRefreshToken)?;
-        let access = sync::access_with(self.engine, self.service, access_token.clone());
-        let account = self.service.connector.account(&access).await?.name;
-        // Before anything is kept, and again when it is stored.
-        let known = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
-        if let Some(Err(error)) = known.map(|known| must_be_same(&known, &account)) {
-            self.revoke(session.entity_id, &account, &refresh_token)
-                .await?;
-            return Err(error);
+        if refresh_token.is_none() && provider.oauth.needs_refresh_token {
+            return Err(ConnectError::NoRefreshToken);
         }
-        let credentials = Credentials::OAuth2(OAuth2Credentials {
+        let known = self.engine.tokens.account(self.name, &access_token).await?;
+        let account = known.account;
+        let credentials = OAuth2Credentials {
             refresh_token,
             scopes: scopes.clone(),
             access_token: Some(access_token),
             access_token_expires_at: expires_at,
-        });
+        };
+        // Before anything is kept, and again when it is stored.
+        let before = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
+        if let Some(Err(error)) = before.map(|before| must_be_same(&before, &account)) {
+            self.revoke(session.entity_id, &account, &credentials)
+                .await?;
+            return Err(error);
+        }
         fail::fail_point!("connect.exchanged");
         let kept = self
             .integrations
-            .announce(session.entity_id, self.name, credentials)
+            .announce(
+                session.entity_id,
+                self.name,
+                Credentials::OAuth2(credentials),
+            )
             .await?;
         Ok(Granted {
             account,
             scopes,
             kept,
             token_expires_at: expires_at,
+            consent_expires_at,
         })
     }
 }

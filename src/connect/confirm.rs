@@ -4,7 +4,9 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    ConnectError, Connected, Failure, Flow, LIFETIME, answer::is_of_browser, store::Granted,
+    ConnectError, Connected, Failure, Flow, LIFETIME,
+    answer::is_of_browser,
+    store::{Granted, named},
 };
 use crate::{
     db::{
@@ -13,6 +15,7 @@ use crate::{
     },
     domain::errors,
     integrations::Announced,
+    providers::Account,
     secrets::{Credentials, SecretError},
 };
 
@@ -21,7 +24,7 @@ use crate::{
 pub struct Confirmation {
     /// Names it in the form.
     pub id: OAuthSessionId,
-    /// What names the account.
+    /// What people know the account by.
     pub account: String,
     /// To whom it would go.
     pub entity_name: String,
@@ -57,11 +60,12 @@ impl Flow<'_> {
     ) -> Result<Confirmation, ConnectError> {
         let tx = self.engine.db.begin().await?;
         let waiting = Waiting {
-            account: &granted.account,
+            account: named(&granted.account),
             scopes: json!(granted.scopes),
             secret_path: granted.kept.path.as_str(),
             secret_intent_id: granted.kept.intent,
             token_expires_at: granted.token_expires_at,
+            consent_expires_at: granted.consent_expires_at,
             expires_at: self.engine.clock.now() + LIFETIME,
         };
         let waits = match oauth_session::wait(&tx, session.id, waiting).await {
@@ -77,7 +81,7 @@ impl Flow<'_> {
         fail::fail_point!("connect.kept");
         Ok(Confirmation {
             id: session.id,
-            account: granted.account,
+            account: granted.account.name,
             entity_name: self.entity_name(session).await?,
             return_to: session.return_to.clone(),
         })
@@ -89,7 +93,7 @@ impl Flow<'_> {
     ) -> Result<Confirmation, ConnectError> {
         Ok(Confirmation {
             id: session.id,
-            account: session.account.clone().unwrap_or_default(),
+            account: session.account_shown().unwrap_or_default().to_owned(),
             entity_name: self.entity_name(session).await?,
             return_to: session.return_to.clone(),
         })
@@ -102,8 +106,9 @@ impl Flow<'_> {
         Ok(Connected {
             integration_id: session.integration_id.ok_or(ConnectError::UsedState)?,
             entity_name: self.entity_name(&session).await?,
-            account: session.account.unwrap_or_default(),
+            account: session.account_shown().unwrap_or_default().to_owned(),
             is_new: false,
+            can_sync: self.can_sync(),
             return_to: session.return_to,
         })
     }
@@ -176,8 +181,7 @@ impl Flow<'_> {
             .await;
         match credentials {
             Ok(Credentials::OAuth2(credentials)) => {
-                let refresh_token = &credentials.refresh_token;
-                self.revoke(session.entity_id, &granted.account, refresh_token)
+                self.revoke(session.entity_id, &granted.account, &credentials)
                     .await?;
             }
             Ok(Credentials::Fields(_)) => {}
@@ -204,12 +208,16 @@ fn granted_to(session: &OAuthSession) -> Result<Granted, ConnectError> {
     };
     let scopes = session.scopes.clone().unwrap_or_default();
     Ok(Granted {
-        account: account.clone(),
+        account: Account {
+            id: account.clone(),
+            name: session.account_shown().unwrap_or_default().to_owned(),
+        },
         scopes: serde_json::from_value(scopes).unwrap_or_default(),
         kept: Announced {
             intent,
             path: path.parse().map_err(SecretError::from)?,
         },
         token_expires_at: session.token_expires_at,
+        consent_expires_at: session.consent_expires_at,
     })
 }

@@ -1,20 +1,16 @@
 //! Why an account was not connected.
 
 use crate::{
-    connectors::ConnectorError,
     db::DbError,
     domain::{ServiceName, errors},
     integrations::IntegrationError,
-    oauth::endpoint::EndpointError,
+    oauth::{account::AccountError, endpoint::EndpointError},
     secrets::SecretError,
 };
 
 /// Why an account was not connected. Each variant is something else to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// There is no connector that asks for consent.
-    #[error("{} cannot be connected by OAuth yet", .0.title())]
-    NotOffered(ServiceName),
     /// The operator has registered no client with the service.
     #[error(
         "no OAuth client of {} is configured: set NUCLEUS_SERVICES__{}__CLIENT_ID and …__CLIENT_SECRET",
@@ -102,7 +98,7 @@ impl From<SecretError> for ConnectError {
 impl From<EndpointError> for ConnectError {
     fn from(error: EndpointError) -> Self {
         match error {
-            EndpointError::InvalidGrant { description, .. } => Self::CodeRefused(description),
+            EndpointError::Gone(said) | EndpointError::Expired(said) => Self::CodeRefused(said),
             EndpointError::Client(detail) => Self::ClientRefused(detail),
             EndpointError::Incomplete(_) => Self::Unavailable(error.to_string()),
             EndpointError::Unavailable(detail) => Self::Unavailable(detail),
@@ -110,12 +106,10 @@ impl From<EndpointError> for ConnectError {
     }
 }
 
-impl From<ConnectorError> for ConnectError {
-    fn from(error: ConnectorError) -> Self {
+impl From<AccountError> for ConnectError {
+    fn from(error: AccountError) -> Self {
         match error {
-            ConnectorError::RateLimited { .. } | ConnectorError::Unavailable(_) => {
-                Self::Unavailable(error.to_string())
-            }
+            AccountError::Unavailable(reason) => Self::Unavailable(reason),
             other => Self::Rejected(other.to_string()),
         }
     }

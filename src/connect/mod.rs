@@ -8,7 +8,6 @@
 //! is shown which account would go to which entity and has to confirm.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use secrecy::SecretString;
 use url::Url;
 
 use crate::{
@@ -23,7 +22,9 @@ use crate::{
         OAuthConfig,
         authorization::{self, AuthorizationRequest},
     },
-    sync::{Engine, Service},
+    providers::Account,
+    secrets::OAuth2Credentials,
+    sync::Engine,
 };
 
 mod answer;
@@ -74,29 +75,24 @@ pub struct Started {
 pub struct Flow<'a> {
     engine: &'a Engine,
     integrations: &'a Integrations,
-    service: &'a Service,
     name: ServiceName,
     client: &'a OAuthConfig,
     client_id: &'a str,
 }
 
 impl<'a> Flow<'a> {
-    /// For the service with this name, if it can be connected.
+    /// For the service with this name, if a client is registered with it.
     pub fn new(
         engine: &'a Engine,
         integrations: &'a Integrations,
         client: Option<&'a OAuthConfig>,
         name: ServiceName,
     ) -> Result<Self, ConnectError> {
-        let service = engine.services.get(&name);
-        let (Some(service), Some(client)) = (service, client) else {
-            return Err(ConnectError::NotOffered(name));
-        };
+        let client = client.ok_or(ConnectError::NoClient(name))?;
         let client_id = client.client_id.as_deref();
         Ok(Self {
             engine,
             integrations,
-            service,
             name,
             client,
             client_id: client_id.ok_or(ConnectError::NoClient(name))?,
@@ -122,10 +118,12 @@ impl<'a> Flow<'a> {
             created_by: Some(start.created_by),
             status: String::new(),
             account: None,
+            account_name: None,
             scopes: None,
             secret_path: None,
             secret_intent_id: None,
             token_expires_at: None,
+            consent_expires_at: None,
             integration_id: None,
             created_at: now,
             expires_at: now + LIFETIME,
@@ -140,9 +138,8 @@ impl<'a> Flow<'a> {
             state: &state,
             verifier: &verifier,
         };
-        let consent = self.service.connector.consent();
         Ok(Started {
-            authorization_url: authorization::authorization_url(self.client, &consent, &request),
+            authorization_url: authorization::authorization_url(self.client, &request),
             state,
             expires_at: session.expires_at,
         })
@@ -152,17 +149,20 @@ impl<'a> Flow<'a> {
     pub(super) async fn revoke(
         &self,
         entity_id: EntityId,
-        account: &str,
-        refresh_token: &SecretString,
+        account: &Account,
+        credentials: &OAuth2Credentials,
     ) -> Result<(), ConnectError> {
+        let Some(token) = credentials.grant_token() else {
+            return Ok(());
+        };
         let grant = Grant {
             of: None,
             entity_id,
-            account: Some(account),
+            account: Some(&account.id),
             services: integrations::sharing(&self.name),
         };
         self.integrations
-            .revoke_grant(self.name, &grant, refresh_token)
+            .revoke_grant(self.name, &grant, token)
             .await?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::{ConnectError, Flow};
 use crate::{
     db::{
         Tx,
-        integration::{self, Integration, Reconnected},
+        integration::{self, Integration, Named, Reconnected},
         oauth_session::{self, OAuthSession, Stage},
         secret_intent,
     },
@@ -16,6 +16,7 @@ use crate::{
         sync::{IntegrationStatus, Scope, Trigger},
     },
     integrations::Announced,
+    providers::Account,
     sync::{self, Request, RequestError, SyncSettings},
 };
 
@@ -24,22 +25,25 @@ use crate::{
 pub struct Connected {
     /// The connection.
     pub integration_id: IntegrationId,
-    /// What names the account.
+    /// What people know the account by.
     pub account: String,
     /// Whose it is now.
     pub entity_name: String,
     /// Whether the connection is a new one.
     pub is_new: bool,
+    /// Whether its items are brought here.
+    pub can_sync: bool,
     /// Where the browser goes.
     pub return_to: Option<String>,
 }
 
 /// Credentials that were granted and are kept in the secret store, not yet pinned.
 pub(super) struct Granted {
-    pub(super) account: String,
+    pub(super) account: Account,
     pub(super) scopes: Vec<String>,
     pub(super) kept: Announced,
     pub(super) token_expires_at: Option<DateTime<Utc>>,
+    pub(super) consent_expires_at: Option<DateTime<Utc>>,
 }
 
 impl Flow<'_> {
@@ -82,8 +86,9 @@ impl Flow<'_> {
         Ok(Connected {
             integration_id,
             entity_name: self.entity_name(session).await?,
-            account: granted.account,
+            account: granted.account.name,
             is_new,
+            can_sync: self.can_sync(),
             return_to: session.return_to.clone(),
         })
     }
@@ -101,17 +106,19 @@ impl Flow<'_> {
         let id = known
             .as_ref()
             .map_or_else(IntegrationId::new, |known| known.id);
-        if !oauth_session::connected(&tx, session.id, from, id, &granted.account).await? {
+        let account = named(&granted.account);
+        if !oauth_session::connected(&tx, session.id, from, id, account).await? {
             return Err(ConnectError::UsedState);
         }
         match &known {
             Some(known) => {
                 must_be_same(known, &granted.account)?;
                 let again = Reconnected {
-                    account: &granted.account,
+                    account,
                     secret_path: granted.kept.path.as_str(),
                     scopes: json!(granted.scopes),
                     token_expires_at: granted.token_expires_at,
+                    consent_expires_at: granted.consent_expires_at,
                 };
                 integration::reconnect(&tx, known, again, now).await?;
             }
@@ -121,7 +128,9 @@ impl Flow<'_> {
                 secret_intent::delete(&tx, granted.kept.intent).await?;
             }
         }
-        self.request_sync(&tx, id, now).await?;
+        if self.can_sync() {
+            self.request_sync(&tx, id, now).await?;
+        }
         fail::fail_point!("connect.commit");
         tx.commit().await?;
         fail::fail_point!("connect.connected");
@@ -146,14 +155,16 @@ impl Flow<'_> {
             secret_path: Some(granted.kept.path.to_string()),
             credential_type: "oauth2".to_owned(),
             status: IntegrationStatus::Active.as_str().to_owned(),
-            account: Some(granted.account.clone()),
-            account_verified: false,
+            account: Some(granted.account.id.clone()),
+            account_name: Some(granted.account.name.clone()),
+            account_verified: true,
             last_sync_at: None,
             last_sync_status: None,
             sync_error_message: None,
             sync_failures: 0,
-            next_sync_at: Some(settings.next_sync(now, 0, id)),
+            next_sync_at: self.can_sync().then(|| settings.next_sync(now, 0, id)),
             token_expires_at: granted.token_expires_at,
+            consent_expires_at: granted.consent_expires_at,
             refresh_generation: 0,
             scopes: json!(granted.scopes),
             config: json!({}),
@@ -163,6 +174,11 @@ impl Flow<'_> {
             updated_at: now,
             created_by: session.created_by.clone(),
         }
+    }
+
+    /// Whether there is a connector; what is connected without one waits for it.
+    pub(super) fn can_sync(&self) -> bool {
+        self.engine.services.contains_key(&self.name)
     }
 
     async fn request_sync(
@@ -184,12 +200,20 @@ impl Flow<'_> {
 }
 
 /// The account of a connection stays the same: its records are that account's.
-pub(super) fn must_be_same(known: &Integration, given: &str) -> Result<(), ConnectError> {
+pub(super) fn must_be_same(known: &Integration, given: &Account) -> Result<(), ConnectError> {
     match &known.account {
-        Some(account) if account != given => Err(ConnectError::OtherAccount {
-            known: account.clone(),
-            given: given.to_owned(),
+        Some(id) if *id != given.id => Err(ConnectError::OtherAccount {
+            known: known.account_shown().unwrap_or_default().to_owned(),
+            given: given.name.clone(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// An account as tables hold it.
+pub(super) fn named(account: &Account) -> Named<'_> {
+    Named {
+        id: &account.id,
+        name: &account.name,
     }
 }

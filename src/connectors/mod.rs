@@ -31,7 +31,6 @@ use crate::{
         sync::SkipReason,
     },
     metrics::Metrics,
-    oauth::Consent,
 };
 
 pub use client::{ApiClient, ClientSetupError, Reached};
@@ -83,7 +82,9 @@ pub trait TokenProvider: Send + Sync {
 /// The account behind the credentials, and where its changes start.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// What names the account at the service, for instance its e-mail address.
+    /// What names the account for good, as [`crate::providers::Who`] of its service reads it.
+    pub id: String,
+    /// What people know it by.
     pub name: String,
     /// From where changes can be followed that happen after this answer, in the connector's terms.
     pub anchor: Value,
@@ -245,9 +246,6 @@ pub enum ConnectorError {
 pub trait Connector: Send + Sync {
     /// Its name.
     fn service(&self) -> ServiceName;
-
-    /// What a person who connects an account consents to.
-    fn consent(&self) -> Consent;
 
     /// What is followed with a cursor of its own, in the order in which it is followed.
     fn streams(&self) -> &'static [Stream];

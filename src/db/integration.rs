@@ -30,8 +30,10 @@ pub struct Integration {
     pub credential_type: String,
     /// See [`IntegrationStatus`].
     pub status: String,
-    /// What names the account at the service, once it has been asked.
+    /// What names the account at the service for good, once it has been asked.
     pub account: Option<String>,
+    /// What people know that account by.
+    pub account_name: Option<String>,
     /// Whether the account was asked for with the present credentials.
     pub account_verified: bool,
     /// When the last run ended that did not fail.
@@ -46,6 +48,8 @@ pub struct Integration {
     pub next_sync_at: Option<DateTime<Utc>>,
     /// When the access token given at creation ends.
     pub token_expires_at: Option<DateTime<Utc>>,
+    /// When the person has to consent again, where that is known.
+    pub consent_expires_at: Option<DateTime<Utc>>,
     /// Counts the versions of the credentials and the attempts to refresh them.
     pub refresh_generation: i64,
     /// Scopes asked for.
@@ -74,6 +78,11 @@ impl Integration {
             })
     }
 
+    /// What people know the account by; one that was asked for by an older program has one name only.
+    pub fn account_shown(&self) -> Option<&str> {
+        self.account_name.as_deref().or(self.account.as_deref())
+    }
+
     /// The service as a value.
     pub fn service(&self) -> Result<ServiceName, DbError> {
         self.service_name
@@ -88,9 +97,9 @@ impl Integration {
 pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
     Sql::new(
         "INSERT INTO entity_integrations (id, entity_id, service_name, service_type, display_name,
-            description, secret_path, credential_type, status, account, next_sync_at,
-            token_expires_at, scopes, config, sync_settings, meta_data, created_at, updated_at,
-            created_by)
+            description, secret_path, credential_type, status, account, account_name, account_verified,
+            next_sync_at, token_expires_at, consent_expires_at, scopes, config, sync_settings, meta_data,
+            created_at, updated_at, created_by, sync_error_message)
          VALUES ",
         [],
     )
@@ -105,8 +114,11 @@ pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         row.credential_type.clone().into(),
         row.status.clone().into(),
         row.account.clone().into(),
+        row.account_name.clone().into(),
+        row.account_verified.into(),
         row.next_sync_at.into(),
         row.token_expires_at.into(),
+        row.consent_expires_at.into(),
         row.scopes.clone().into(),
         row.config.clone().into(),
         row.sync_settings.clone().into(),
@@ -114,6 +126,7 @@ pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         row.created_at.into(),
         row.updated_at.into(),
         row.created_by.clone().into(),
+        row.sync_error_message.clone().into(),
     ])
     .execute(&tx.inner)
     .await
@@ -286,17 +299,28 @@ pub async fn pin_secret(
     }
 }
 
+/// An account at a service.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// What names it for good.
+    pub id: &'a str,
+    /// What people know it by.
+    pub name: &'a str,
+}
+
 /// What an account that is connected again brings.
 #[derive(Debug)]
 pub struct Reconnected<'a> {
-    /// What names the account.
-    pub account: &'a str,
+    /// Whose it is, as the service knows it and as people do.
+    pub account: Named<'a>,
     /// Where its credentials are.
     pub secret_path: &'a str,
     /// What was granted.
     pub scopes: JsonValue,
     /// When the access token ends.
     pub token_expires_at: Option<DateTime<Utc>>,
+    /// When the person has to consent again.
+    pub consent_expires_at: Option<DateTime<Utc>>,
 }
 
 /// Gives an integration the credentials of the account that was connected again, and switches it
@@ -310,18 +334,20 @@ pub async fn reconnect(
     let changed = Sql::new(
         "UPDATE entity_integrations SET account = $2, secret_path = $3, scopes = $4,
             token_expires_at = $5, updated_at = $6, credential_type = 'oauth2', status = 'active',
-            sync_error_message = NULL, account_verified = false, refresh_lease_until = NULL,
-            refresh_sent_at = NULL,
+            sync_error_message = NULL, account_verified = true, refresh_lease_until = NULL,
+            refresh_sent_at = NULL, account_name = $8, consent_expires_at = $9,
             refresh_generation = refresh_generation + 1
          WHERE id = $1 AND coalesce(secret_path, '') = $7",
         [
             found.id.into(),
-            again.account.into(),
+            again.account.id.into(),
             again.secret_path.into(),
             again.scopes.into(),
             again.token_expires_at.into(),
             now.into(),
             found.secret_path.clone().unwrap_or_default().into(),
+            again.account.name.into(),
+            again.consent_expires_at.into(),
         ],
     )
     .execute(&tx.inner)
@@ -331,6 +357,23 @@ pub async fn reconnect(
     } else {
         Ok(())
     }
+}
+
+/// A refresh moved the end of the consent to which the credentials at `path` belong.
+pub async fn set_consent_end(
+    tx: &Tx,
+    id: IntegrationId,
+    path: &str,
+    end: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE entity_integrations SET consent_expires_at = $3
+         WHERE id = $1 AND secret_path = $2",
+        [id.into(), path.into(), end.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
 }
 
 /// The service said how the connection stands. One that its owner switched off stays off.
@@ -360,13 +403,19 @@ pub async fn set_status(
 pub async fn set_account(
     tx: &Tx,
     id: IntegrationId,
-    account: &str,
+    account: Named<'_>,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     Sql::new(
-        "UPDATE entity_integrations SET account = $2, account_verified = true, updated_at = $3
+        "UPDATE entity_integrations SET account = $2, account_name = $4, account_verified = true,
+            updated_at = $3
          WHERE id = $1",
-        [id.into(), account.into(), now.into()],
+        [
+            id.into(),
+            account.id.into(),
+            now.into(),
+            account.name.into(),
+        ],
     )
     .execute(&tx.inner)
     .await

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue};
 
-use super::{Db, DbError, Sql, Tx, secret_intent::SecretIntentId};
+use super::{Db, DbError, Sql, Tx, integration::Named, secret_intent::SecretIntentId};
 use crate::domain::{EntityId, IntegrationId, ServiceName, ids::Id};
 
 /// A session's id.
@@ -65,8 +65,10 @@ pub struct OAuthSession {
     pub created_by: Option<String>,
     /// See [`Stage`].
     pub status: String,
-    /// What names the account at the service, once it was asked.
+    /// What names the account at the service for good, once it was asked.
     pub account: Option<String>,
+    /// What people know it by.
+    pub account_name: Option<String>,
     /// What was granted.
     pub scopes: Option<JsonValue>,
     /// The credentials that wait for a confirmation.
@@ -75,6 +77,8 @@ pub struct OAuthSession {
     pub secret_intent_id: Option<SecretIntentId>,
     /// When their access token ends.
     pub token_expires_at: Option<DateTime<Utc>>,
+    /// When the person has to consent again, where that is known.
+    pub consent_expires_at: Option<DateTime<Utc>>,
     /// What came of it.
     pub integration_id: Option<IntegrationId>,
     /// When it began.
@@ -100,6 +104,11 @@ impl OAuthSession {
                 self.status
             ))
         })
+    }
+
+    /// What people know the account by.
+    pub fn account_shown(&self) -> Option<&str> {
+        self.account_name.as_deref().or(self.account.as_deref())
     }
 
     /// The service as a value.
@@ -181,8 +190,8 @@ pub async fn take(
 /// What waits for a confirmation.
 #[derive(Debug)]
 pub struct Waiting<'a> {
-    /// What names the account at the service.
-    pub account: &'a str,
+    /// Whose it is, as the service knows it and as people do.
+    pub account: Named<'a>,
     /// What was granted.
     pub scopes: JsonValue,
     /// Where the credentials are.
@@ -191,6 +200,8 @@ pub struct Waiting<'a> {
     pub secret_intent_id: SecretIntentId,
     /// When their access token ends.
     pub token_expires_at: Option<DateTime<Utc>>,
+    /// When the person has to consent again.
+    pub consent_expires_at: Option<DateTime<Utc>>,
     /// Until when the person may confirm.
     pub expires_at: DateTime<Utc>,
 }
@@ -199,16 +210,19 @@ pub struct Waiting<'a> {
 pub async fn wait(tx: &Tx, id: OAuthSessionId, waiting: Waiting<'_>) -> Result<(), DbError> {
     let changed = Sql::new(
         "UPDATE oauth_sessions SET status = 'confirming', account = $2, scopes = $3,
-            secret_path = $4, secret_intent_id = $5, token_expires_at = $6, expires_at = $7
+            secret_path = $4, secret_intent_id = $5, token_expires_at = $6, expires_at = $7,
+            account_name = $8, consent_expires_at = $9
          WHERE id = $1 AND status = 'used'",
         [
             id.into(),
-            waiting.account.into(),
+            waiting.account.id.into(),
             waiting.scopes.into(),
             waiting.secret_path.into(),
             waiting.secret_intent_id.into(),
             waiting.token_expires_at.into(),
             waiting.expires_at.into(),
+            waiting.account.name.into(),
+            waiting.consent_expires_at.into(),
         ],
     )
     .execute(&tx.inner)
@@ -227,17 +241,19 @@ pub async fn connected(
     id: OAuthSessionId,
     from: Stage,
     integration: IntegrationId,
-    account: &str,
+    account: Named<'_>,
 ) -> Result<bool, DbError> {
     Sql::new(
         "UPDATE oauth_sessions SET status = 'connected', integration_id = $3, account = $4,
+            account_name = $5,
             secret_path = NULL, secret_intent_id = NULL
          WHERE id = $1 AND status = $2",
         [
             id.into(),
             from.as_str().into(),
             integration.into(),
-            account.into(),
+            account.id.into(),
+            account.name.into(),
         ],
     )
     .execute(&tx.inner)

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod credential;
 pub mod errors;
 pub mod event;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod sync;
 pub mod time;
 
 pub use clock::{Clock, SystemClock};
+pub use credential::CredentialType;
 pub use ids::{EntityId, EventId, IntegrationId, RecordId, RunId};
 pub use quota::QuotaTable;
 pub use service::ServiceName;

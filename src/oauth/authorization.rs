@@ -9,8 +9,11 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::{Consent, OAuthConfig};
-use crate::domain::ServiceName;
+use super::OAuthConfig;
+use crate::{
+    domain::ServiceName,
+    providers::{OAuth, Provider},
+};
 
 /// Random bytes of a state, a salt and a browser's cookie. RFC 6819, section 5.1.4.2.2, asks for 128
 /// bits at least.
@@ -71,44 +74,54 @@ pub struct AuthorizationRequest<'a> {
 }
 
 /// Where the person's browser is sent (RFC 6749, section 4.1.1).
-pub fn authorization_url(
-    config: &OAuthConfig,
-    consent: &Consent,
-    request: &AuthorizationRequest<'_>,
-) -> Url {
+pub fn authorization_url(config: &OAuthConfig, request: &AuthorizationRequest<'_>) -> Url {
+    let oauth = &config.provider.oauth;
     let mut url = config.authorize_url.clone();
-    url.query_pairs_mut()
+    let mut query = url.query_pairs_mut();
+    query
         .append_pair("response_type", "code")
         .append_pair("client_id", request.client_id)
-        .append_pair("redirect_uri", request.redirect_uri)
-        .append_pair("scope", &consent.scopes.join(" "))
-        .append_pair("state", request.state)
-        .append_pair("code_challenge", &code_challenge(request.verifier))
-        .append_pair("code_challenge_method", "S256")
-        .extend_pairs(consent.parameters);
+        .append_pair("redirect_uri", request.redirect_uri);
+    if !oauth.scopes.is_empty() {
+        let scopes = oauth.scopes.join(oauth.scope_separator);
+        query.append_pair(oauth.scope_parameter, &scopes);
+    }
+    query.append_pair("state", request.state);
+    if oauth.pkce {
+        query
+            .append_pair("code_challenge", &code_challenge(request.verifier))
+            .append_pair("code_challenge_method", "S256");
+    }
+    query.extend_pairs(oauth.parameters);
+    drop(query);
     url
 }
 
 /// Whether an answer may come from the configured authorization server: one that does not say who it
 /// is may, because not all do (RFC 9207, section 2.4).
-pub fn is_issuer(config: &OAuthConfig, consent: &Consent, iss: Option<&str>) -> bool {
+pub fn is_issuer(config: &OAuthConfig, iss: Option<&str>) -> bool {
     let Some(iss) = iss else { return true };
     let configured = config.authorize_url.origin();
-    let vendor = Url::parse(consent.issuer).map(|issuer| issuer.origin());
-    if vendor.as_ref() == Ok(&configured) {
-        iss == consent.issuer
-    } else {
+    let origin_of = |text: &str| Url::parse(text).map(|url| url.origin());
+    let vendors_own = origin_of(config.provider.endpoints.authorize);
+    if vendors_own.as_ref() != Ok(&configured) {
         // A server in the vendor's place; its own identifier is its origin.
-        iss == configured.ascii_serialization()
+        return iss == configured.ascii_serialization();
+    }
+    match config.provider.oauth.issuer {
+        Some(issuer) => iss == issuer,
+        // The vendor has published none, so all that can be asked is that it is its own.
+        None => origin_of(iss).as_ref() == Ok(&configured),
     }
 }
 
 /// The scopes in a token answer. An answer without any means those that were asked for (RFC 6749,
 /// section 5.1).
-pub fn granted(consent: &Consent, scope: Option<&str>) -> Vec<String> {
+pub fn granted(provider: &Provider, scope: Option<&str>) -> Vec<String> {
     match scope {
-        Some(scope) => scope.split_whitespace().map(str::to_owned).collect(),
-        None => consent
+        Some(scope) => OAuth::scopes_in(scope),
+        None => provider
+            .oauth
             .scopes
             .iter()
             .map(|&scope| scope.to_owned())
@@ -117,56 +130,62 @@ pub fn granted(consent: &Consent, scope: Option<&str>) -> Vec<String> {
 }
 
 /// The scopes that are needed and were not granted: at some services a person can untick them.
-pub fn missing(consent: &Consent, granted: &[String]) -> Vec<String> {
-    consent
-        .scopes
-        .iter()
-        .filter(|needed| !granted.iter().any(|scope| scope == *needed))
-        .map(|&scope| scope.to_owned())
-        .collect()
+pub fn missing(provider: &Provider, granted: &[String]) -> Vec<String> {
+    provider.oauth.missing(provider.oauth.scopes, granted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::ServiceName, providers};
 
-    const CONSENT: Consent = Consent {
-        scopes: &["mail.read", "mail.labels"],
-        parameters: &[("access_type", "offline"), ("prompt", "consent")],
-        issuer: "https://accounts.google.com",
-    };
+    const GMAIL: &str = "https://www.googleapis.com/auth/gmail.readonly";
 
-    fn config(authorize_url: &str) -> OAuthConfig {
+    fn config(name: ServiceName, authorize_url: Option<&str>) -> OAuthConfig {
+        let provider = providers::of(name);
+        let endpoints = provider.endpoints;
         OAuthConfig {
+            provider,
             client_id: Some("the client".to_owned()),
             client_secret: None,
-            authorize_url: authorize_url.parse().unwrap(),
-            token_url: "https://oauth2.googleapis.com/token".parse().unwrap(),
+            authorize_url: authorize_url
+                .unwrap_or(endpoints.authorize)
+                .parse()
+                .unwrap(),
+            token_url: endpoints.token.parse().unwrap(),
             revoke_url: None,
+            api_url: endpoints.api.parse().unwrap(),
         }
+    }
+
+    /// The parameters of a request to the service, in order.
+    fn asked(config: &OAuthConfig) -> Vec<(String, String)> {
+        let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        let request = AuthorizationRequest {
+            client_id: "the client",
+            redirect_uri: "https://n.example/back",
+            state: "s",
+            verifier: &verifier,
+        };
+        let url = authorization_url(config, &request);
+        assert!(!url.as_str().contains(verifier.expose_secret()));
+        url.query_pairs().into_owned().collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        expected.iter().map(own).collect()
     }
 
     #[test]
     fn the_request_says_everything_once() {
-        let config = config("https://accounts.google.com/o/oauth2/v2/auth?hd=example.com");
-        let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-        let request = AuthorizationRequest {
-            client_id: "the client",
-            redirect_uri: "https://n.example/integrations/gmail/oauth/callback",
-            state: "s",
-            verifier: &verifier,
-        };
-        let url = authorization_url(&config, &CONSENT, &request);
-        let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+        let url = "https://accounts.google.com/o/oauth2/v2/auth?hd=example.com";
         let expected = [
             ("hd", "example.com"),
             ("response_type", "code"),
             ("client_id", "the client"),
-            (
-                "redirect_uri",
-                "https://n.example/integrations/gmail/oauth/callback",
-            ),
-            ("scope", "mail.read mail.labels"),
+            ("redirect_uri", "https://n.example/back"),
+            ("scope", GMAIL),
             ("state", "s"),
             // The challenge of RFC 7636, appendix B.
             (
@@ -176,10 +195,39 @@ mod tests {
             ("code_challenge_method", "S256"),
             ("access_type", "offline"),
             ("prompt", "consent"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(pairs, expected);
-        assert!(!url.as_str().contains(verifier.expose_secret()));
+        ];
+        let config = config(ServiceName::Gmail, Some(url));
+        assert_eq!(asked(&config), pairs(&expected));
+    }
+
+    #[test]
+    fn each_service_is_asked_in_its_own_way() {
+        let value = |name: ServiceName, parameter: &str| {
+            let found = asked(&config(name, None));
+            let mut found = found.into_iter().filter(|(own, _)| own == parameter);
+            let value = found.next().map(|(_, value)| value);
+            assert_eq!(found.next(), None, "{name}: {parameter} twice");
+            value
+        };
+        let slack = value(ServiceName::Slack, "user_scope").unwrap();
+        assert!(slack.starts_with("channels:read,groups:read,"), "{slack}");
+        assert_eq!(value(ServiceName::Slack, "scope"), None);
+        assert_eq!(value(ServiceName::Notion, "scope"), None);
+        assert_eq!(value(ServiceName::Notion, "owner").as_deref(), Some("user"));
+        assert_eq!(
+            value(ServiceName::Github, "scope").as_deref(),
+            Some("read:user repo gist")
+        );
+        let without = [
+            ServiceName::Notion,
+            ServiceName::Slack,
+            ServiceName::Linkedin,
+        ];
+        for name in ServiceName::ALL {
+            let method = value(name, "code_challenge_method");
+            let expected = (!without.contains(&name)).then_some("S256");
+            assert_eq!(method.as_deref(), expected, "{name}");
+        }
     }
 
     #[test]
@@ -209,13 +257,9 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_server_is_not_taken() {
-        let google = config("https://accounts.google.com/o/oauth2/v2/auth");
-        assert!(is_issuer(&google, &CONSENT, None));
-        assert!(is_issuer(
-            &google,
-            &CONSENT,
-            Some("https://accounts.google.com")
-        ));
+        let google = config(ServiceName::Gmail, None);
+        assert!(is_issuer(&google, None));
+        assert!(is_issuer(&google, Some("https://accounts.google.com")));
         for wrong in [
             "",
             "https://accounts.google.com/",
@@ -223,23 +267,35 @@ mod tests {
             "http://accounts.google.com",
             "https://github.com/login/oauth",
         ] {
-            assert!(!is_issuer(&google, &CONSENT, Some(wrong)), "{wrong}");
+            assert!(!is_issuer(&google, Some(wrong)), "{wrong}");
         }
-        let emulated = config("http://127.0.0.1:4711/o/oauth2/v2/auth");
-        assert!(is_issuer(
-            &emulated,
-            &CONSENT,
-            Some("http://127.0.0.1:4711")
-        ));
-        assert!(!is_issuer(&emulated, &CONSENT, Some(CONSENT.issuer)));
+        let emulated = config(
+            ServiceName::Gmail,
+            Some("http://127.0.0.1:4711/o/oauth2/v2/auth"),
+        );
+        assert!(is_issuer(&emulated, Some("http://127.0.0.1:4711")));
+        assert!(!is_issuer(&emulated, Some("https://accounts.google.com")));
+        let github = config(ServiceName::Github, None);
+        assert!(is_issuer(&github, None));
+        assert!(is_issuer(&github, Some("https://github.com/login/oauth")));
+        for wrong in ["", "github.com", "http://github.com", "https://slack.com"] {
+            assert!(!is_issuer(&github, Some(wrong)), "{wrong}");
+        }
     }
 
     #[test]
     fn scopes_that_were_unticked_are_named() {
-        let granted_all = granted(&CONSENT, None);
-        assert!(missing(&CONSENT, &granted_all).is_empty());
-        let some = granted(&CONSENT, Some("openid  mail.labels"));
-        assert_eq!(missing(&CONSENT, &some), ["mail.read"]);
-        assert_eq!(missing(&CONSENT, &granted(&CONSENT, Some(""))).len(), 2);
+        let google = providers::of(ServiceName::Gmail);
+        let granted_all = granted(google, None);
+        assert!(missing(google, &granted_all).is_empty());
+        let some = granted(
+            google,
+            Some("openid  https://www.googleapis.com/auth/other"),
+        );
+        assert_eq!(missing(google, &some), [GMAIL]);
+        assert_eq!(missing(google, &granted(google, Some(""))), [GMAIL]);
+        let linkedin = providers::of(ServiceName::Linkedin);
+        let commas = granted(linkedin, Some("email,openid,profile"));
+        assert!(missing(linkedin, &commas).is_empty());
     }
 }

@@ -4,27 +4,37 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::{
+    Method,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::OAuthConfig;
-use crate::domain::errors;
+use crate::{
+    domain::errors,
+    providers::{ClientAuthentication, Encoding, OAuth, RefusalKind},
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Why an endpoint gave no token. Each variant is a decision for the caller.
+/// GitHub refuses callers without a name.
+const USER_AGENT: &str = concat!("nucleus/", env!("CARGO_PKG_VERSION"));
+
+/// Why an endpoint gave no token. Each variant is a decision for the caller; the text is what the
+/// endpoint said of it.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The grant is void (`invalid_grant`); the text is what the endpoint said of it.
-    #[error("the grant is not valid any more: {description}")]
-    InvalidGrant {
-        /// `error_description`.
-        description: String,
-        /// `error_subtype`, which Google sends where a session policy asks for a new login.
-        subtype: Option<String>,
-    },
+    /// The grant, or the code, is void.
+    #[error("the grant is not valid any more: {0}")]
+    Gone(String),
+    /// The consent ran out; nobody withdrew it.
+    #[error("the consent has expired: {0}")]
+    Expired(String),
     /// The endpoint does not take this client, or its request: ours to mend.
     #[error("the token endpoint refuses this client: {0}")]
     Client(String),
@@ -46,7 +56,9 @@ pub struct Tokens {
     pub expires_at: Option<DateTime<Utc>>,
     /// Another refresh token, if there is one.
     pub refresh_token: Option<SecretString>,
-    /// What was granted, separated by spaces, if the endpoint said so.
+    /// When the refresh token ends and the person has to consent again, if the endpoint said so.
+    pub consent_expires_at: Option<DateTime<Utc>>,
+    /// What was granted, separated by spaces or commas, if the endpoint said so.
     pub scope: Option<String>,
 }
 
@@ -63,15 +75,10 @@ pub struct CodeGrant<'a> {
 }
 
 /// A token, if the value is one that a header can hold (RFC 6750, section 2.1).
-fn token(value: Option<Value>) -> Option<SecretString> {
-    match value {
-        Some(Value::String(text))
-            if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
-        {
-            Some(text.into())
-        }
-        _ => None,
-    }
+fn token(value: Option<&Value>) -> Option<SecretString> {
+    let text = value?.as_str()?;
+    let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| text.into())
 }
 
 /// When what lasts `value` seconds ends, if that is a number of seconds; some send it as a text.
@@ -87,12 +94,18 @@ fn end(value: Option<&Value>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     now.checked_add_signed(TimeDelta::try_seconds(seconds as i64)?)
 }
 
+/// The words of an error, by RFC 6749 and by the vendors' own shapes.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ErrorAnswer {
     error: String,
     error_description: String,
-    error_subtype: Option<String>,
+    /// Google's word for a refusal by a policy.
+    error_subtype: String,
+    /// Notion's word for `error`.
+    code: String,
+    /// Notion's word for `error_description`.
+    message: String,
 }
 
 /// Makes the calls.
@@ -111,6 +124,7 @@ impl TokenEndpoint {
         let http = reqwest::Client::builder()
             .timeout(DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
+            .user_agent(USER_AGENT)
             .build()?;
         Ok(Self { http })
     }
@@ -122,11 +136,11 @@ impl TokenEndpoint {
         refresh_token: &SecretString,
         now: DateTime<Utc>,
     ) -> Result<Tokens, EndpointError> {
-        let form = vec![
+        let fields = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose_secret()),
         ];
-        self.tokens(config, form, now).await
+        self.tokens(config, fields, now).await
     }
 
     /// Exchanges an authorization code for tokens (RFC 6749, section 4.1.3).
@@ -136,52 +150,43 @@ impl TokenEndpoint {
         grant: &CodeGrant<'_>,
         now: DateTime<Utc>,
     ) -> Result<Tokens, EndpointError> {
-        let form = vec![
+        let mut fields = vec![
             ("grant_type", "authorization_code"),
             ("code", grant.code.expose_secret()),
             ("redirect_uri", grant.redirect_uri),
-            ("code_verifier", grant.code_verifier.expose_secret()),
         ];
-        self.tokens(config, form, now).await
+        let oauth = &config.provider.oauth;
+        if oauth.pkce {
+            fields.push(("code_verifier", grant.code_verifier.expose_secret()));
+        }
+        let mut tokens = self.tokens(config, fields, now).await?;
+        if tokens.consent_expires_at.is_none() {
+            tokens.consent_expires_at = match (&tokens.refresh_token, tokens.expires_at) {
+                (None, Some(end)) => Some(end),
+                _ => oauth.consent_days.map(|days| now + TimeDelta::days(days)),
+            };
+        }
+        Ok(tokens)
     }
 
     async fn tokens(
         &self,
         config: &OAuthConfig,
-        mut form: Vec<(&str, &str)>,
+        fields: Vec<(&str, &str)>,
         now: DateTime<Utc>,
     ) -> Result<Tokens, EndpointError> {
-        let Some(client_id) = &config.client_id else {
-            return Err(EndpointError::Client(
-                "no client_id is configured".to_owned(),
-            ));
-        };
-        form.push(("client_id", client_id));
-        if let Some(client_secret) = &config.client_secret {
-            form.push(("client_secret", client_secret.expose_secret()));
-        }
-        let request = self.http.post(config.token_url.clone()).form(&form);
-        let (status, body) = self.send(request).await?;
+        let request = self.http.post(config.token_url.clone());
+        let request = authenticated(request, config, fields)?;
+        // GitHub answers in the form of a query otherwise.
+        let (status, _, body) = self
+            .send(request.header(ACCEPT, "application/json"))
+            .await
+            .map_err(EndpointError::Unavailable)?;
+        let oauth = &config.provider.oauth;
         if !(200..300).contains(&status) {
-            return Err(refusal(status, &body));
+            return Err(refusal(oauth, status, &body));
         }
-        // What is not of the type that the RFC names counts as absent, so that an odd life does not cost
-        // a refresh token.
-        let mut answer: Map<String, Value> =
-            serde_json::from_slice(&body).map_err(|_| EndpointError::Incomplete(None))?;
-        let refresh_token = token(answer.remove("refresh_token"));
-        let Some(access_token) = token(answer.remove("access_token")) else {
-            return Err(EndpointError::Incomplete(refresh_token));
-        };
-        Ok(Tokens {
-            access_token,
-            expires_at: end(answer.get("expires_in"), now),
-            refresh_token,
-            scope: answer
-                .get("scope")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-        })
+        tokens_in(oauth, &body, now)
     }
 
     /// Revokes a token and with it, at Google, the whole grant (RFC 7009).
@@ -199,70 +204,184 @@ impl TokenEndpoint {
             .http
             .post(url.clone())
             .form(&[("token", token.expose_secret())]);
-        let (status, body) = self.send(request).await?;
+        let (status, _, body) = self
+            .send(request)
+            .await
+            .map_err(EndpointError::Unavailable)?;
         if (200..300).contains(&status) {
             Ok(())
         } else {
-            Err(refusal(status, &body))
+            Err(refusal(&config.provider.oauth, status, &body))
         }
     }
 
-    async fn send(
+    /// Gives status, header fields and body; the error says why there are none.
+    pub(super) async fn send(
         &self,
         request: reqwest::RequestBuilder,
-    ) -> Result<(u16, Vec<u8>), EndpointError> {
+    ) -> Result<(u16, HeaderMap, Vec<u8>), String> {
         // The text of a reqwest error names the URL, which holds no secret here, and no body.
-        let unavailable = |error: reqwest::Error| EndpointError::Unavailable(errors::chain(&error));
+        let unavailable = |error: reqwest::Error| errors::chain(&error);
         let mut response = request.send().await.map_err(unavailable)?;
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(EndpointError::Unavailable(format!(
+                return Err(format!(
                     "the answer is larger than {MAX_ANSWER_BYTES} bytes"
-                )));
+                ));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, body))
+        Ok((status, headers, body))
+    }
+
+    /// A request with a token.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        url: Url,
+        token: &SecretString,
+    ) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, url)
+            .bearer_auth(token.expose_secret())
     }
 }
 
-fn refusal(status: u16, body: &[u8]) -> EndpointError {
-    if status == 429 || !(400..500).contains(&status) {
+/// Adds who we are and writes the body, in the service's way.
+fn authenticated<'a>(
+    request: reqwest::RequestBuilder,
+    config: &'a OAuthConfig,
+    mut fields: Vec<(&'a str, &'a str)>,
+) -> Result<reqwest::RequestBuilder, EndpointError> {
+    let Some(client_id) = &config.client_id else {
+        return Err(EndpointError::Client(
+            "no client_id is configured".to_owned(),
+        ));
+    };
+    let oauth = &config.provider.oauth;
+    let request = match (oauth.client_authentication, &config.client_secret) {
+        (ClientAuthentication::Basic, Some(secret)) => {
+            request.basic_auth(client_id, Some(secret.expose_secret()))
+        }
+        (_, secret) => {
+            fields.push(("client_id", client_id));
+            if let Some(secret) = secret {
+                fields.push(("client_secret", secret.expose_secret()));
+            }
+            request
+        }
+    };
+    Ok(match oauth.encoding {
+        Encoding::Form => request.form(&fields),
+        Encoding::Json => {
+            let object: Map<String, Value> = fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            request
+                .header(CONTENT_TYPE, "application/json")
+                .body(Value::Object(object).to_string())
+        }
+    })
+}
+
+/// The tokens in an answer that says it is a success. What is not of the type that the RFC names counts
+/// as absent, so that an odd life does not cost a refresh token.
+fn tokens_in(oauth: &OAuth, body: &[u8], now: DateTime<Utc>) -> Result<Tokens, EndpointError> {
+    let answer: Value =
+        serde_json::from_slice(body).map_err(|_| EndpointError::Incomplete(None))?;
+    let mut left = None;
+    for place in oauth.tokens_at {
+        let Some(found) = answer.pointer(place) else {
+            continue;
+        };
+        let refresh_token = token(found.get("refresh_token"));
+        let Some(access_token) = token(found.get("access_token")) else {
+            left = left.or(refresh_token);
+            continue;
+        };
+        return Ok(Tokens {
+            access_token,
+            expires_at: end(found.get("expires_in"), now),
+            refresh_token,
+            consent_expires_at: end(found.get("refresh_token_expires_in"), now),
+            scope: found
+                .get("scope")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+        });
+    }
+    Err(error_in_200(oauth, body).unwrap_or(EndpointError::Incomplete(left)))
+}
+
+/// What an answer with the status 200 says of an error, if the service answers errors so.
+pub(super) fn error_in_200(oauth: &OAuth, body: &[u8]) -> Option<EndpointError> {
+    let answer: ErrorAnswer = serde_json::from_slice(body).ok()?;
+    (oauth.errors_in_200 && !answer.error.is_empty()).then(|| meaning(oauth, &answer))
+}
+
+fn refusal(oauth: &OAuth, status: u16, body: &[u8]) -> EndpointError {
+    if status == 408 || status == 429 || !(400..500).contains(&status) {
         return EndpointError::Unavailable(format!("status {status}"));
     }
     // A page of a proxy is no answer of the endpoint.
     let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
-    if answer.error.is_empty() {
+    if answer.error.is_empty() && answer.code.is_empty() {
         return EndpointError::Unavailable(format!("status {status} without an OAuth error"));
     }
-    match answer.error.as_str() {
-        "invalid_grant" => EndpointError::InvalidGrant {
-            description: answer.error_description,
-            subtype: answer.error_subtype,
-        },
-        // Google says so for what is already revoked; RFC 7009 calls that a success.
-        "invalid_token" => EndpointError::InvalidGrant {
-            description: "the token is revoked or unknown".to_owned(),
-            subtype: None,
-        },
-        "temporarily_unavailable" | "server_error" => EndpointError::Unavailable(answer.error),
-        _ => EndpointError::Client(format!("{} {}", answer.error, answer.error_description)),
+    meaning(oauth, &answer)
+}
+
+fn meaning(oauth: &OAuth, answer: &ErrorAnswer) -> EndpointError {
+    let ErrorAnswer {
+        error,
+        error_description,
+        error_subtype,
+        code,
+        message,
+    } = answer;
+    let said = [error, code, error_description, message]
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let description = format!("{error_description}{message}");
+    match oauth.meaning(&[error_subtype, error, code], &description) {
+        RefusalKind::Transient => EndpointError::Unavailable(said),
+        RefusalKind::Configuration => EndpointError::Client(said),
+        RefusalKind::GrantGone => EndpointError::Gone(said),
+        RefusalKind::GrantExpired => EndpointError::Expired(said),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::ServiceName, providers};
+
+    fn oauth(name: ServiceName) -> &'static OAuth {
+        &providers::of(name).oauth
+    }
 
     #[test]
     fn only_a_void_grant_ends_a_connection() {
+        let google = oauth(ServiceName::Gmail);
         let void = refusal(
+            google,
             400,
             br#"{"error":"invalid_grant","error_description":"Bad Request"}"#,
         );
-        assert!(matches!(void, EndpointError::InvalidGrant { .. }));
+        assert!(matches!(void, EndpointError::Gone(_)));
+        let policy = refusal(
+            google,
+            400,
+            br#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#,
+        );
+        assert!(matches!(policy, EndpointError::Expired(_)));
         for (status, body) in [
             (500, "{}"),
             (503, r#"{"error":"invalid_grant"}"#),
@@ -272,7 +391,7 @@ mod tests {
             (400, r#"{"message":"a proxy"}"#),
             (307, r#"{"error":"invalid_grant"}"#),
         ] {
-            let error = refusal(status, body.as_bytes());
+            let error = refusal(google, status, body.as_bytes());
             assert!(
                 matches!(error, EndpointError::Unavailable(_)),
                 "{status} {body}"
@@ -281,9 +400,69 @@ mod tests {
         for error in ["invalid_client", "unauthorized_client", "invalid_scope"] {
             let body = format!(r#"{{"error":"{error}"}}"#);
             assert!(matches!(
-                refusal(401, body.as_bytes()),
+                refusal(google, 401, body.as_bytes()),
                 EndpointError::Client(_)
             ));
+        }
+    }
+
+    fn tokens_of(name: ServiceName, body: &[u8]) -> Result<Tokens, EndpointError> {
+        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+        tokens_in(oauth(name), body, now)
+    }
+
+    #[test]
+    fn an_error_with_status_200_is_one_where_the_service_answers_so() {
+        let slack = br#"{"ok":false,"error":"invalid_code"}"#;
+        let error = tokens_of(ServiceName::Slack, slack).err();
+        assert!(matches!(error, Some(EndpointError::Gone(_))), "{error:?}");
+        let github = br#"{"error":"incorrect_client_credentials","error_description":"x"}"#;
+        let error = tokens_of(ServiceName::Github, github).err();
+        assert!(matches!(error, Some(EndpointError::Client(_))), "{error:?}");
+        // Google does not; whoever answers so is not Google.
+        let void = br#"{"error":"invalid_grant"}"#;
+        let error = tokens_of(ServiceName::Gmail, void).err();
+        let is_odd = matches!(error, Some(EndpointError::Incomplete(None)));
+        assert!(is_odd, "{error:?}");
+    }
+
+    #[test]
+    fn tokens_are_found_where_each_service_puts_them() {
+        let shown = |token: Option<SecretString>| token.map(|t| t.expose_secret().to_owned());
+        let user_only = br#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1",
+            "access_token":"xoxp-1","refresh_token":"xoxe-1-1","expires_in":43200,"scope":"a,b"}}"#;
+        let slack = tokens_of(ServiceName::Slack, user_only).unwrap();
+        assert_eq!(slack.access_token.expose_secret(), "xoxp-1");
+        assert_eq!(shown(slack.refresh_token).as_deref(), Some("xoxe-1-1"));
+        let refreshed = br#"{"ok":true,"access_token":"xoxe.xoxp-2","token_type":"user",
+            "authed_user":{"id":"U1"}}"#;
+        let slack = tokens_of(ServiceName::Slack, refreshed).unwrap();
+        assert_eq!(slack.access_token.expose_secret(), "xoxe.xoxp-2");
+        let null = br#"{"access_token":"ntn_1","refresh_token":null,"bot_id":"b"}"#;
+        let notion = tokens_of(ServiceName::Notion, null).unwrap();
+        assert_eq!(shown(notion.refresh_token), None);
+        // What stands elsewhere is not looked for.
+        assert!(tokens_of(ServiceName::Gmail, user_only).is_err());
+        assert!(tokens_of(ServiceName::Gmail, br#"{"access_token":""}"#).is_err());
+        // A refresh token beside no access token is not lost.
+        let half = br#"{"refresh_token":"r"}"#;
+        let Err(EndpointError::Incomplete(Some(left))) = tokens_of(ServiceName::Gmail, half) else {
+            panic!("the refresh token is lost");
+        };
+        assert_eq!(left.expose_secret(), "r");
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_of_seconds_or_nothing() {
+        let now: DateTime<Utc> = "2026-11-24T10:00:00Z".parse().unwrap();
+        let life = |text: &str| {
+            let value: Value = serde_json::from_str(text).unwrap();
+            end(Some(&value), now).map(|end| (end - now).num_seconds())
+        };
+        assert_eq!(life("3600"), Some(3600));
+        assert_eq!(life("\"3600\""), Some(3600));
+        for nothing in ["0", "-1", "\"soon\"", "[]", "9223372036854775807"] {
+            assert_eq!(life(nothing), None, "{nothing}");
         }
     }
 }

@@ -1,17 +1,22 @@
-//! OAuth 2.0: where a service's authorization server is, what is asked of it, and the tokens it
-//! gives.
+//! OAuth 2.0: what is asked of a service's authorization server, the tokens it gives, and whose account
+//! they are of. How services differ is in their rows, see [`crate::providers`].
 
 use secrecy::SecretString;
 use url::Url;
 
+use crate::providers::Provider;
+
+pub mod account;
 pub mod authorization;
 pub mod endpoint;
 pub mod refresh;
 pub mod tokens;
 
-/// The authorization server of one service, and who we are to it (RFC 6749, section 2).
+/// The authorization server and API of one service, and who we are to it (RFC 6749, section 2).
 #[derive(Debug, Clone)]
 pub struct OAuthConfig {
+    /// How the service does OAuth.
+    pub provider: &'static Provider,
     /// The client's id; absent where the operator has registered none.
     pub client_id: Option<String>,
     /// The client's secret.
@@ -22,15 +27,6 @@ pub struct OAuthConfig {
     pub token_url: Url,
     /// Where tokens are revoked (RFC 7009), if the service has such a place.
     pub revoke_url: Option<Url>,
-}
-
-/// What a connector wants a person to consent to, and the service's own ways in asking for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Consent {
-    /// The scopes, all of them needed.
-    pub scopes: &'static [&'static str],
-    /// Parameters of the authorization request beyond those of RFC 6749 and RFC 7636.
-    pub parameters: &'static [(&'static str, &'static str)],
-    /// The vendor's issuer identifier (RFC 9207).
-    pub issuer: &'static str,
+    /// What stands before the paths of the service's API.
+    pub api_url: Url,
 }

@@ -149,14 +149,14 @@ impl Refresher {
                 }
                 read => read?,
             };
-            return match Credentials::open(&bytes)? {
-                Credentials::OAuth2(credentials) => Ok(Read {
+            return match Credentials::open(&bytes)?.into_tokens() {
+                Some(credentials) => Ok(Read {
                     found,
                     path,
                     credentials,
                 }),
-                Credentials::Fields(_) => Err(TokenError::Credentials(
-                    "the integration's credentials are not those of OAuth 2.0".to_owned(),
+                None => Err(TokenError::Credentials(
+                    "the integration's credentials hold no token".to_owned(),
                 )),
             };
         }
@@ -262,6 +262,9 @@ impl Refresher {
         let service = found.service()?;
         let config = self.config(service).map_err(token_error)?;
         let now = self.clock.now();
+        let Some(refresh_token) = &credentials.refresh_token else {
+            return Err(without_refresh_token(credentials, now));
+        };
         let in_doubt_since = lease.sent_at;
         if !refresh_lease::sent(&self.db, found.id, lease.generation, now).await? {
             return Err(TokenError::Unavailable(
@@ -270,17 +273,12 @@ impl Refresher {
         }
         lease.sent_at = in_doubt_since.or(Some(now));
         fail_point!("refresh.sent");
-        let answer = self
-            .endpoint
-            .refresh(config, &credentials.refresh_token, now)
-            .await;
+        let answer = self.endpoint.refresh(config, refresh_token, now).await;
         fail_point!("refresh.answered");
         let answer = match answer {
             Ok(answer) => answer,
             // The refresh token may be used up all the same, so the next one must not be lost.
-            Err(EndpointError::Incomplete(Some(next)))
-                if !is(&next, Some(&credentials.refresh_token)) =>
-            {
+            Err(EndpointError::Incomplete(Some(next))) if !is(&next, Some(refresh_token)) => {
                 self.store(read, &next, None, lease.generation).await?;
                 lease.sent_at = None;
                 return Err(token_error(EndpointError::Incomplete(None)));
@@ -288,7 +286,7 @@ impl Refresher {
             Err(error) => {
                 // An endpoint that is unavailable may have taken the refresh token in all the same.
                 match error {
-                    EndpointError::InvalidGrant { .. } => lease.sent_at = None,
+                    EndpointError::Gone(_) | EndpointError::Expired(_) => lease.sent_at = None,
                     EndpointError::Client(_) => lease.sent_at = in_doubt_since,
                     EndpointError::Incomplete(_) | EndpointError::Unavailable(_) => {}
                 }
@@ -300,13 +298,18 @@ impl Refresher {
         };
         tracing::info!(integration.id = %found.id, provider = %service, "the access token was refreshed");
         let secret_path = match &answer.refresh_token {
-            Some(next) if !is(next, Some(&credentials.refresh_token)) => {
+            Some(next) if !is(next, Some(refresh_token)) => {
                 self.store(read, next, Some(&answer), lease.generation)
                     .await?
             }
             _ => path.clone(),
         };
         lease.sent_at = None;
+        if let Some(end) = answer.consent_expires_at {
+            let tx = self.db.begin().await?;
+            integration::set_consent_end(&tx, found.id, &secret_path, end).await?;
+            tx.commit().await?;
+        }
         let Tokens {
             access_token,
             expires_at,
@@ -335,7 +338,7 @@ impl Refresher {
         generation: i64,
     ) -> Result<String, TokenError> {
         let next = OAuth2Credentials {
-            refresh_token: next.clone(),
+            refresh_token: Some(next.clone()),
             scopes: read.credentials.scopes.clone(),
             access_token: answer.map(|answer| answer.access_token.clone()),
             access_token_expires_at: answer.and_then(|answer| answer.expires_at),
@@ -502,6 +505,22 @@ fn pinned(found: &Integration) -> Result<String, TokenError> {
     })
 }
 
+/// There is no access token but the one that was given, and it is not to be used any more.
+fn without_refresh_token(credentials: &OAuth2Credentials, now: DateTime<Utc>) -> TokenError {
+    match credentials.access_token_expires_at {
+        Some(end) if end - AHEAD * 2 <= now => TokenError::Expired(
+            "the access token has ended, and the service gave none to refresh it with: connect the \
+             account again"
+                .to_owned(),
+        ),
+        _ => TokenError::Revoked(
+            "the service does not accept the token any more: give the integration another, or \
+             connect the account again"
+                .to_owned(),
+        ),
+    }
+}
+
 fn is(token: &SecretString, other: Option<&SecretString>) -> bool {
     other.is_some_and(|other| other.expose_secret() == token.expose_secret())
 }
@@ -528,15 +547,11 @@ fn lost(since: DateTime<Utc>, detail: &str) -> TokenError {
 
 fn token_error(error: EndpointError) -> TokenError {
     match error {
-        // A policy of the account's organisation asks for a new login; the consent stands.
-        EndpointError::InvalidGrant {
-            subtype: Some(subtype),
-            ..
-        } if subtype == "invalid_rapt" => {
-            TokenError::Expired("the organisation asks for a new login: connect again".to_owned())
+        EndpointError::Expired(said) => {
+            TokenError::Expired(format!("{said}: connect the account again"))
         }
-        EndpointError::InvalidGrant { description, .. } => {
-            TokenError::Revoked(format!("{description}: connect the account again"))
+        EndpointError::Gone(said) => {
+            TokenError::Revoked(format!("{said}: connect the account again"))
         }
         EndpointError::Client(detail) => TokenError::ClientRefused(format!(
             "the authorization server refuses this client ({}): check the service's client_id and \

@@ -11,11 +11,15 @@ use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 
 use super::{
+    account::{self, AccountError, Known},
     endpoint::{CodeGrant, EndpointError, Tokens},
     refresh::{Held, Refresher, Wanted},
 };
 use crate::{
-    db::{DbError, integration},
+    db::{
+        DbError,
+        integration::{self, Integration},
+    },
     domain::{IntegrationId, ServiceName, errors, sync::Scope},
     secrets::{InvalidSecretText, SecretError},
 };
@@ -42,6 +46,17 @@ pub enum TokenError {
     /// Nothing is known to be wrong; later it may work.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// Why it is not known whose an integration's credentials are.
+#[derive(Debug, thiserror::Error)]
+pub enum UnknownAccount {
+    /// There is no token to ask with.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The service does not say.
+    #[error(transparent)]
+    Account(#[from] AccountError),
 }
 
 impl From<DbError> for TokenError {
@@ -170,16 +185,45 @@ impl TokenService {
             .remove(&id);
     }
 
-    /// Revokes a grant at the service.
+    /// Asks the service whose the access token is.
+    pub async fn account(
+        &self,
+        service: ServiceName,
+        token: &SecretString,
+    ) -> Result<Known, AccountError> {
+        let refresher = &self.refresher;
+        let config = refresher.config(service)?;
+        account::ask(&refresher.endpoint, config, token, &*refresher.clock).await
+    }
+
+    /// Asks the service whose an integration's credentials are.
+    pub async fn account_of(&self, found: &Integration) -> Result<Known, UnknownAccount> {
+        let service = found.service().map_err(TokenError::from)?;
+        let token = self.token_for(found.id, None, false).await?;
+        match self.account(service, &token).await {
+            Err(AccountError::Unauthorized(_)) => {}
+            answered => return Ok(answered?),
+        }
+        let other = self.token_for(found.id, Some(&token), false).await?;
+        match self.account(service, &other).await {
+            Err(AccountError::Unauthorized(said)) => Err(TokenError::Revoked(format!(
+                "{said}, although it was issued just now: connect the account again"
+            ))
+            .into()),
+            answered => Ok(answered?),
+        }
+    }
+
+    /// Revokes a grant at the service, by one of its tokens.
     pub async fn revoke(
         &self,
         service: ServiceName,
-        refresh_token: &SecretString,
+        token: &SecretString,
     ) -> Result<(), EndpointError> {
         let refresher = &self.refresher;
         refresher
             .endpoint
-            .revoke(refresher.config(service)?, refresh_token)
+            .revoke(refresher.config(service)?, token)
             .await
     }
 

@@ -3,8 +3,8 @@
 //! The types here print redacted and have no Serialize: [`Credentials::seal`] and
 //! [`Credentials::open`] are the only way into and out of bytes. This file encrypts nothing.
 //!
-//! The JSON is an object with `format` (1) and `kind`. Kind `oauth2` has refresh_token, scopes,
-//! access_token and access_token_expires_at; kind `fields` has fields, an object of texts. A member
+//! The JSON is an object with `format` (1) and `kind`. Kind `oauth2` has refresh_token or access_token or
+//! both, scopes and access_token_expires_at; kind `fields` has fields, an object of texts. A member
 //! that is not known is ignored; a change that old programs must not ignore gets another format.
 
 use std::{collections::BTreeMap, io};
@@ -31,8 +31,9 @@ pub enum Credentials {
 /// What OAuth gave.
 #[derive(Debug, Clone)]
 pub struct OAuth2Credentials {
-    /// Gives access tokens; a new version is written only when it changes.
-    pub refresh_token: SecretString,
+    /// Gives access tokens; a new version is written only when it changes. Some services give none:
+    /// then there is an access token, and nothing after it.
+    pub refresh_token: Option<SecretString>,
     /// What was granted.
     pub scopes: Vec<String>,
     /// The access token that came with the credentials; those obtained later stay in memory.
@@ -83,7 +84,34 @@ impl<'de> Deserialize<'de> for Shown {
     }
 }
 
+impl OAuth2Credentials {
+    /// The token that stands for the grant: revoking it ends what was granted, as far as the service
+    /// lets one token do that.
+    pub fn grant_token(&self) -> Option<&SecretString> {
+        self.refresh_token.as_ref().or(self.access_token.as_ref())
+    }
+}
+
 impl Credentials {
+    /// As tokens: one that a person gave by hand is an access token, and nothing after it. None for a
+    /// user name with a password.
+    pub fn into_tokens(self) -> Option<OAuth2Credentials> {
+        match self {
+            Self::OAuth2(credentials) => Some(credentials),
+            Self::Fields(mut fields) => {
+                let token = fields
+                    .remove("token")
+                    .or_else(|| fields.remove("api_key"))?;
+                Some(OAuth2Credentials {
+                    refresh_token: None,
+                    scopes: Vec::new(),
+                    access_token: Some(token),
+                    access_token_expires_at: None,
+                })
+            }
+        }
+    }
+
     /// The bytes for [`super::SecretStore::put`].
     pub fn seal(&self) -> Result<SecretBytes, SecretError> {
         let document = self.to_document();
@@ -107,11 +135,11 @@ impl Credentials {
         let document: Document = parse(bytes.expose_secret())?;
         match document.kind.as_str() {
             "oauth2" => {
-                let refresh_token = document
-                    .refresh_token
-                    .ok_or_else(|| corrupt("there is no refresh token".to_owned()))?;
+                if document.refresh_token.is_none() && document.access_token.is_none() {
+                    return Err(corrupt("there is no token".to_owned()));
+                }
                 Ok(Self::OAuth2(OAuth2Credentials {
-                    refresh_token: refresh_token.0,
+                    refresh_token: document.refresh_token.map(|token| token.0),
                     scopes: document.scopes.unwrap_or_default(),
                     access_token: document.access_token.map(|token| token.0),
                     access_token_expires_at: document.access_token_expires_at,
@@ -141,7 +169,7 @@ impl Credentials {
         match self {
             Self::OAuth2(oauth2) => {
                 document.kind = "oauth2".to_owned();
-                document.refresh_token = Some(Shown(oauth2.refresh_token.clone()));
+                document.refresh_token = oauth2.refresh_token.clone().map(Shown);
                 document.scopes = Some(oauth2.scopes.clone());
                 document.access_token = oauth2.access_token.clone().map(Shown);
                 document.access_token_expires_at = oauth2.access_token_expires_at;
@@ -199,7 +227,7 @@ mod tests {
 
     fn oauth2() -> OAuth2Credentials {
         OAuth2Credentials {
-            refresh_token: "1//canary-refresh \"quoted\" ü".into(),
+            refresh_token: Some("1//canary-refresh \"quoted\" ü".into()),
             scopes: vec!["https://mail.google.com/".to_owned(), "email".to_owned()],
             access_token: Some("ya29.canary-access".into()),
             access_token_expires_at: Some("2026-08-01T12:00:00.000001Z".parse().unwrap()),
@@ -224,10 +252,7 @@ mod tests {
         let shown = |token: &Option<SecretString>| {
             token.as_ref().map(|text| text.expose_secret().to_owned())
         };
-        assert_eq!(
-            opened.refresh_token.expose_secret(),
-            before.refresh_token.expose_secret()
-        );
+        assert_eq!(shown(&opened.refresh_token), shown(&before.refresh_token));
         assert_eq!(opened.scopes, before.scopes);
         assert_eq!(shown(&opened.access_token), shown(&before.access_token));
         assert_eq!(
@@ -258,7 +283,7 @@ mod tests {
     #[test]
     fn the_json_is_the_documented_one() {
         let credentials = Credentials::OAuth2(OAuth2Credentials {
-            refresh_token: "r".into(),
+            refresh_token: Some("r".into()),
             scopes: vec!["s".to_owned()],
             access_token: None,
             access_token_expires_at: None,

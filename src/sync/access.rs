@@ -33,13 +33,6 @@ pub fn access(
     of(engine, service, settings, unbounded(engine), tokens)
 }
 
-/// As [`access`], for an account that is being connected: all there is of it is an access token.
-pub fn access_with(engine: &Engine, service: &Service, token: SecretString) -> Access {
-    let settings = SyncSettings::default();
-    let tokens = Arc::new(OneToken(token));
-    of(engine, service, &settings, unbounded(engine), tokens)
-}
-
 fn unbounded(engine: &Engine) -> Governor {
     Governor::new(None, Spending::default(), Arc::clone(&engine.clock))
 }
@@ -124,24 +117,6 @@ fn refused_at_once() -> ConnectorError {
         "the service refuses a token that was issued just now: connect the account again"
             .to_owned(),
     )
-}
-
-/// The token that came with the code.
-struct OneToken(SecretString);
-
-#[async_trait]
-impl TokenProvider for OneToken {
-    async fn access_token(&self) -> Result<SecretString, ConnectorError> {
-        Ok(self.0.clone())
-    }
-
-    async fn replace(&self, _: &SecretString) -> Result<SecretString, ConnectorError> {
-        Err(refused_at_once())
-    }
-
-    async fn refused(&self) -> ConnectorError {
-        refused_at_once()
-    }
 }
 
 fn connector_error(error: TokenError) -> ConnectorError {

@@ -33,7 +33,7 @@ mod resync;
 pub mod runner;
 pub mod settings;
 
-pub use access::{access, access_with};
+pub use access::access;
 pub use runner::Ended;
 pub use settings::SyncSettings;
 

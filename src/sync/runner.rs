@@ -19,7 +19,7 @@ use crate::{
     connectors::{Access, Account, ConnectorError, Cursor, Listing, Stream},
     db::{
         DbError, former_integration, imported, integration,
-        integration::Integration,
+        integration::{Integration, Named},
         outbox, quota_window, raw_data,
         sync_cursor::{self, SyncCursor},
         sync_listing,
@@ -360,7 +360,7 @@ impl Active<'_> {
         let (cancelled, shutdown) = (self.cancelled.clone(), self.shutdown.clone());
         let asked = async {
             let account = self.service.connector.account(&self.access).await?;
-            self.accept_account(&account.name).await?;
+            self.accept_account(&account).await?;
             Ok(account)
         };
         tokio::select! {
@@ -403,10 +403,15 @@ impl Active<'_> {
 
     /// The account must be the one whose records are here; a first one brings the records that an
     /// earlier connection of it left behind.
-    async fn accept_account(&mut self, name: &str) -> Result<(), Stop> {
-        if let Some(known) = &self.integration.account
-            && known != name
+    async fn accept_account(&mut self, account: &Account) -> Result<(), Stop> {
+        let Account { id, name, .. } = account;
+        if self
+            .integration
+            .account
+            .as_ref()
+            .is_some_and(|known| known != id)
         {
+            let known = self.integration.account_shown().unwrap_or_default();
             return Err(Stop::Connector(ConnectorError::Rejected {
                 code: "account_mismatch",
                 detail: format!(
@@ -420,9 +425,9 @@ impl Active<'_> {
         loop {
             let tx = self.engine.db.begin().await?;
             sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
-            let formers = former_integration::of_account(&tx, &self.integration, name).await?;
+            let formers = former_integration::of_account(&tx, &self.integration, id).await?;
             let Some(&former) = formers.first() else {
-                integration::set_account(&tx, self.integration.id, name, now).await?;
+                integration::set_account(&tx, self.integration.id, Named { id, name }, now).await?;
                 tx.commit().await?;
                 break;
             };
@@ -432,7 +437,8 @@ impl Active<'_> {
             }
             tx.commit().await?;
         }
-        self.integration.account = Some(name.to_owned());
+        self.integration.account = Some(id.clone());
+        self.integration.account_name = Some(name.clone());
         self.integration.account_verified = true;
         self.account_known.store(true, Ordering::Relaxed);
         Ok(())

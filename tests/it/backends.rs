@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use nucleus::domain::ServiceName;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
@@ -146,4 +147,16 @@ fn sealed_files(vault: &Path) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Points what is not configured yet to where nobody listens: no test asks a vendor.
+pub fn point_at_nobody(variables: &mut HashMap<String, String>) {
+    for service in ServiceName::ALL {
+        let name = service.as_str().to_uppercase();
+        for endpoint in ["API_URL", "TOKEN_URL"] {
+            variables
+                .entry(format!("NUCLEUS_SERVICES__{name}__{endpoint}"))
+                .or_insert_with(|| "http://127.0.0.1:9".to_owned());
+        }
+    }
 }

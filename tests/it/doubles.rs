@@ -5,6 +5,7 @@ pub mod authorization_server;
 pub mod failure;
 pub mod github;
 pub mod secret_manager;
+pub mod vendor;
 
 use nucleus::demo::{Arrival, Mailbox, Raw, generate};
 use tokio::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Against Google as others play it: npm's `emulate`, as `tests/it/third_party` installs and mends it,
+//! Against Google, GitHub and Slack as others play them: npm's `emulate`, as `tests/it/third_party` installs and mends it,
 //! with a browser at its sign-in page. What nucleus stores and tells is held against what the emulator
 //! says of itself over its own API.
 
@@ -20,6 +20,8 @@ use crate::{
     child::{Api, Child, PATIENCE, Server, World, happens},
     doubles::mail,
 };
+
+mod others;
 
 const CLIENT_ID: &str = "nucleus.apps.example.com";
 const CLIENT_SECRET: &str = "secret-of-the-emulated-client";
@@ -58,10 +60,10 @@ struct Emulator {
 }
 
 impl Emulator {
-    /// Starts one that holds `mailbox` as the owner's and sends codes to `redirect_uri` only.
-    async fn start(folder: &Path, mailbox: &Mailbox, redirect_uri: &str) -> Self {
-        let file = folder.join("seed.json");
-        std::fs::write(&file, seed(mailbox, redirect_uri).to_string()).unwrap();
+    /// Starts one of `service` that begins with `seed`.
+    async fn start(folder: &Path, service: &str, seed: &Value) -> Self {
+        let file = folder.join(format!("seed-{service}.json"));
+        std::fs::write(&file, seed.to_string()).unwrap();
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let program = target.join("third_party/node_modules/emulate/dist/index.js");
         assert!(program.exists(), "scripts/test installs {program:?}");
@@ -69,7 +71,7 @@ impl Emulator {
         let mut command = Command::new("node");
         command
             .arg(program)
-            .args(["start", "--service", "google", "--port"])
+            .args(["start", "--service", service, "--port"])
             .arg(port.number().to_string())
             .arg("--seed")
             .arg(file);
@@ -223,7 +225,8 @@ impl Setting {
         let listen = format!("127.0.0.1:{}", port.number());
         let redirect_uri = format!("http://{listen}/integrations/gmail/oauth/callback");
         let mailbox = generate::mailbox(MESSAGES, 11);
-        let emulator = Emulator::start(world.folder.path(), &mailbox, &redirect_uri).await;
+        let seed = seed(&mailbox, &redirect_uri);
+        let emulator = Emulator::start(world.folder.path(), "google", &seed).await;
         world.set("NUCLEUS_HTTP__LISTEN", listen);
         let gmail = [
             ("API_URL", emulator.url.clone()),

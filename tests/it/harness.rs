@@ -572,10 +572,12 @@ pub fn variables_for(google: &StandIn, options: &Options) -> HashMap<String, Str
             options.client_secret.clone(),
         ),
     ]);
-    variables
+    let mut variables: HashMap<String, String> = variables
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+        .collect();
+    backends::point_at_nobody(&mut variables);
+    variables
 }
 
 /// Fails unless the counts of a run add up.

@@ -13,6 +13,7 @@ mod chaos;
 mod child;
 mod clocks;
 mod commands;
+mod connecting;
 mod connector_contract;
 mod consent_page;
 mod contract;

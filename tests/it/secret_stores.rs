@@ -139,7 +139,7 @@ async fn every_version_keeps_its_own_value() {
 async fn credentials_go_in_and_come_out() {
     every_store(async |stand| {
         let credentials = Credentials::OAuth2(OAuth2Credentials {
-            refresh_token: CANARY.into(),
+            refresh_token: Some(CANARY.into()),
             scopes: vec!["mail".to_owned()],
             access_token: None,
             access_token_expires_at: None,
@@ -155,7 +155,7 @@ async fn credentials_go_in_and_come_out() {
         let Credentials::OAuth2(opened) = Credentials::open(&bytes).unwrap() else {
             panic!("another kind came back");
         };
-        assert_eq!(opened.refresh_token.expose_secret(), CANARY);
+        assert_eq!(opened.refresh_token.unwrap().expose_secret(), CANARY);
         assert!(!format!("{bytes:?}").contains("canary"));
     })
     .await;

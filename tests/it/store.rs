@@ -74,6 +74,7 @@ fn integration_of(entity_id: EntityId, service: ServiceName) -> Integration {
         credential_type: "oauth2".into(),
         status: "active".into(),
         account: None,
+        account_name: None,
         account_verified: false,
         last_sync_at: None,
         last_sync_status: None,
@@ -81,6 +82,7 @@ fn integration_of(entity_id: EntityId, service: ServiceName) -> Integration {
         sync_failures: 0,
         next_sync_at: None,
         token_expires_at: None,
+        consent_expires_at: None,
         refresh_generation: 0,
         scopes: json!([]),
         config: json!({}),
@@ -89,6 +91,14 @@ fn integration_of(entity_id: EntityId, service: ServiceName) -> Integration {
         created_at: at(0),
         updated_at: at(0),
         created_by: None,
+    }
+}
+
+/// An account that people know by what names it for good.
+fn named(account: &str) -> integration::Named<'_> {
+    integration::Named {
+        id: account,
+        name: account,
     }
 }
 

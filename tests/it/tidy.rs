@@ -23,6 +23,7 @@ const BELOW_APP: &[&str] = &[
     "db",
     "queue",
     "secrets",
+    "providers",
     "oauth",
     "connectors",
     "sync",
@@ -35,7 +36,8 @@ const BELOW_APP: &[&str] = &[
 /// Each room of `src/` and what it may import besides itself, as path prefixes.
 const IMPORTS: Table = &[
     ("domain", &[]),
-    ("config", &["domain"]),
+    ("providers", &["domain"]),
+    ("config", &["domain", "providers"]),
     (
         "telemetry",
         &["config::Telemetry", "config::LogFormat", "domain", "traces"],
@@ -46,8 +48,11 @@ const IMPORTS: Table = &[
     ("db", &["domain", "metrics::Total"]),
     ("queue", &["domain"]),
     ("secrets", &["domain"]),
-    ("oauth", &["domain", "metrics", "db", "secrets"]),
-    ("connectors", &["domain", "metrics", "oauth::Consent"]),
+    (
+        "oauth",
+        &["domain", "providers", "metrics", "db", "secrets"],
+    ),
+    ("connectors", &["domain", "metrics"]),
     (
         "sync",
         &["domain", "traces", "metrics", "db", "oauth", "connectors"],
@@ -64,7 +69,7 @@ const IMPORTS: Table = &[
             "db",
             "oauth",
             "secrets",
-            "connectors::ConnectorError",
+            "providers",
             "integrations",
             "sync",
         ],
@@ -103,6 +108,7 @@ const IMPORTS: Table = &[
             "db",
             "domain",
             "connectors",
+            "providers",
             "keys",
             "integrations",
             "connect",

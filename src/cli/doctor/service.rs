@@ -108,12 +108,12 @@ impl Look<'_> {
                 ];
             }
         };
-        let config = app::oauth_client(service);
+        let config = app::oauth_client(name, service);
         let token = MADE_UP_TOKEN.into();
         let asked = endpoint.refresh(&config, &token, SystemClock.now());
         let variable = format!("NUCLEUS_SERVICES__{}", name.as_str().to_uppercase());
         match asked.await {
-            Err(EndpointError::InvalidGrant { .. }) => [
+            Err(EndpointError::Gone(_) | EndpointError::Expired(_)) => [
                 answers,
                 Check::ok("client", "the service accepts the client"),
             ],

@@ -24,22 +24,9 @@ use super::{
     Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Listing, Malformed,
     Normalized, Page, RawItem, Stream, client::ClientError, fetching,
 };
-use crate::{
-    domain::{IntegrationId, ServiceName, sync::SkipReason},
-    oauth::Consent,
-};
+use crate::domain::{IntegrationId, ServiceName, sync::SkipReason};
 use api::{Api, read};
 use cursor::{Commits, Inventory, Issues, Position};
-
-/// Reading who the person is and everything of theirs. GitHub's OAuth apps know no scope that only
-/// reads private repositories; a fine-grained token does.
-///
-/// Source: <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps>
-const CONSENT: Consent = Consent {
-    scopes: &["read:user", "repo", "gist"],
-    parameters: &[],
-    issuer: "https://github.com",
-};
 
 /// Requests a minute of one account, below the 900 points that GitHub grants before it refuses.
 ///
@@ -94,10 +81,6 @@ impl Connector for Github {
         ServiceName::Github
     }
 
-    fn consent(&self) -> Consent {
-        CONSENT
-    }
-
     fn streams(&self) -> &'static [Stream] {
         &STREAMS
     }
@@ -118,6 +101,7 @@ impl Connector for Github {
         };
         let user: User = read(&body, "user.get")?;
         Ok(Account {
+            id: user.id.to_string(),
             anchor: json!(user.login),
             name: user.login,
         })

@@ -25,22 +25,9 @@ use super::{
     Access, Account, Change, Connector, ConnectorError, Cursor, Fetched, Label, Listing, Malformed,
     Normalized, Page, RawItem, Stream, client::ClientError,
 };
-use crate::{
-    domain::{IntegrationId, QuotaTable, ServiceName, record::EMAIL},
-    oauth::Consent,
-};
+use crate::domain::{IntegrationId, QuotaTable, ServiceName, record::EMAIL};
 use api::{Api, ListMessagesResponse, Selection};
 use cursor::{Kind, ListingState, Next, Position, Stage};
-
-/// Reading mail, and nothing else. Offline access gives a refresh token, and being asked for consent
-/// gives one each time.
-///
-/// Source: <https://developers.google.com/identity/protocols/oauth2/web-server#creatingclient>
-const CONSENT: Consent = Consent {
-    scopes: &["https://www.googleapis.com/auth/gmail.readonly"],
-    parameters: &[("access_type", "offline"), ("prompt", "consent")],
-    issuer: "https://accounts.google.com",
-};
 
 /// The connector for Gmail.
 #[derive(Debug, Clone)]
@@ -56,10 +43,6 @@ pub struct Gmail {
 impl Connector for Gmail {
     fn service(&self) -> ServiceName {
         ServiceName::Gmail
-    }
-
-    fn consent(&self) -> Consent {
-        CONSENT
     }
 
     fn streams(&self) -> &'static [Stream] {
@@ -86,6 +69,7 @@ impl Connector for Gmail {
         };
         // As text: Gmail's numbers have 64 bits, and JSON's are read as doubles by some.
         Ok(Account {
+            id: name.clone(),
             name,
             anchor: Value::String(history_id.to_string()),
         })

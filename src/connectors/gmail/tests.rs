@@ -427,6 +427,7 @@ async fn a_used_up_day_sends_the_run_away_for_an_hour() {
 #[tokio::test]
 async fn an_anchor_that_is_no_history_id_gives_no_cursor() {
     let account = Account {
+        id: "x".to_owned(),
         name: "a@example.com".into(),
         anchor: json!({"since": 1}),
     };

@@ -373,6 +373,7 @@ async fn what_can_be_connected_is_listed() {
         &[
             "service_name",
             "title",
+            "by_hand",
             "can_sync",
             "credential_types",
             "oauth",
@@ -389,12 +390,13 @@ async fn what_can_be_connected_is_listed() {
             "is_configured": true,
             "scopes": ["https://www.googleapis.com/auth/gmail.readonly"],
             "redirect_uri": format!("{}/integrations/gmail/oauth/callback", app.url),
+            "consent_days": null,
         })
     );
-    assert_eq!(
-        (&items[1]["can_sync"], &items[1]["oauth"]),
-        (&json!(false), &Value::Null)
-    );
+    let spotify = &items[8];
+    assert_eq!(spotify["can_sync"], false);
+    assert_eq!(spotify["oauth"]["is_configured"], false);
+    assert_eq!(spotify["oauth"]["consent_days"], 181);
 }
 
 #[tokio::test]
@@ -408,7 +410,7 @@ async fn a_flow_that_cannot_begin_says_why() {
     let body = json!({"entity_id": entity});
     for (service, status, code) in [
         ("gmail", 409, "client_not_configured"),
-        ("spotify", 409, "oauth_not_offered"),
+        ("spotify", 409, "client_not_configured"),
         ("nowhere", 404, "not_found"),
     ] {
         let path = format!("/integrations/{service}/oauth/start");

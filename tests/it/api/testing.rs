@@ -99,7 +99,11 @@ async fn another_persons_credentials_are_not_valid() {
     app.sync(&id).await;
     let tx = app.app.engine.db.begin().await.unwrap();
     let now = app.app.now();
-    nucleus::db::integration::set_account(&tx, id.parse().unwrap(), "else@example.com", now)
+    let other = nucleus::db::integration::Named {
+        id: "else",
+        name: "else@example.com",
+    };
+    nucleus::db::integration::set_account(&tx, id.parse().unwrap(), other, now)
         .await
         .unwrap();
     tx.commit().await.unwrap();

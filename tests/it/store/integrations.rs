@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     super::db::both, AWKWARD, add_entity, add_integration, add_run, at, changed, connect_gmail,
-    first, integration_of, store,
+    first, integration_of, named, store,
 };
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
         let calendar = add_integration(db, calendar).await;
         let tx = db.begin().await.unwrap();
         for id in [row.id, calendar.id] {
-            integration::set_account(&tx, id, AWKWARD, at(1))
+            integration::set_account(&tx, id, named(AWKWARD), at(1))
                 .await
                 .unwrap();
         }

@@ -16,7 +16,7 @@ use nucleus::{
 use serde_json::json;
 
 use super::{
-    super::db::both, AWKWARD, add_entity, add_integration, at, connect_gmail, integration_of,
+    super::db::both, AWKWARD, add_entity, add_integration, at, connect_gmail, integration_of, named,
 };
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_secret_is_pinned_only_over_the_version_it_replaces() {
         integration::pin_secret(&tx, row.id, None, "s/1", false, at(1))
             .await
             .unwrap();
-        integration::set_account(&tx, row.id, "ada@example.org", at(1))
+        integration::set_account(&tx, row.id, named("ada@example.org"), at(1))
             .await
             .unwrap();
         integration::pin_secret(&tx, row.id, Some("s/1"), "s/2", false, at(2))

@@ -29,19 +29,15 @@ fn an_import_against_the_table_is_found_however_it_is_written() {
 
 #[test]
 fn an_import_is_allowed_as_far_as_the_table_says() {
-    let named = "use crate::oauth::Consent;";
-    assert_none(&forbidden_imports("connectors/mod.rs", named));
+    let named = "use crate::metrics::Total;";
+    assert_none(&forbidden_imports("db/mod.rs", named));
     for source in [
-        "use crate::oauth::{Consent, tokens};",
-        "use crate::oauth::*;",
-        "use crate::oauth;",
-        "use crate::oauth::Consents;",
+        "use crate::metrics::{Total, Metrics};",
+        "use crate::metrics::*;",
+        "use crate::metrics;",
+        "use crate::metrics::Totals;",
     ] {
-        assert_eq!(
-            forbidden_imports("connectors/mod.rs", source).len(),
-            1,
-            "{source}"
-        );
+        assert_eq!(forbidden_imports("db/mod.rs", source).len(), 1, "{source}");
     }
     assert_none(&forbidden_imports("cli/up.rs", "use crate::{api, worker};"));
     assert_eq!(

@@ -1,0 +1,202 @@
+//! Whose account a token is of: the service is asked, and what it answers is not trusted more than a
+//! token endpoint is.
+
+use std::time::Duration;
+
+use reqwest::{
+    Method,
+    header::{ACCEPT, HeaderMap, RETRY_AFTER},
+};
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::{
+    OAuthConfig,
+    endpoint::{EndpointError, TokenEndpoint, error_in_200},
+};
+use crate::{
+    domain::Clock,
+    providers::{Account, OAuth},
+};
+
+/// How often a service that fails is asked.
+const ATTEMPTS: u32 = 3;
+/// The first wait between attempts; it doubles.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Of the service's own words, so many characters are passed on.
+const MESSAGE_CHARS: usize = 300;
+
+/// What a service says of a token.
+#[derive(Debug)]
+pub struct Known {
+    /// Whose it is.
+    pub account: Account,
+    /// What it may do, where the service says so without being asked.
+    pub scopes: Option<Vec<String>>,
+}
+
+/// Why it is not known whose an account is.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// The service does not take the token.
+    #[error("the service does not accept the token: {0}")]
+    Unauthorized(String),
+    /// The service takes the token and will not answer, however often it is asked.
+    #[error("{0}")]
+    Refused(String),
+    /// The network or the service failed; nothing is known to be wrong.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// Asks whose `token` is.
+pub async fn ask(
+    endpoint: &TokenEndpoint,
+    config: &OAuthConfig,
+    token: &SecretString,
+    clock: &dyn Clock,
+) -> Result<Known, AccountError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..ATTEMPTS {
+        match ask_once(endpoint, config, token).await {
+            Err(AccountError::Unavailable(reason)) => {
+                tracing::debug!(reason, "an account could not be asked for");
+            }
+            answered => return answered,
+        }
+        clock.sleep(wait).await;
+        wait *= 2;
+    }
+    ask_once(endpoint, config, token).await
+}
+
+async fn ask_once(
+    endpoint: &TokenEndpoint,
+    config: &OAuthConfig,
+    token: &SecretString,
+) -> Result<Known, AccountError> {
+    let who = &config.provider.who;
+    let base = config.api_url.as_str().trim_end_matches('/');
+    let url = format!("{base}{}", who.path)
+        .parse()
+        .map_err(|error| AccountError::Refused(format!("the API's address is wrong: {error}")))?;
+    let method = if who.is_post {
+        Method::POST
+    } else {
+        Method::GET
+    };
+    let mut request = endpoint
+        .request(method, url, token)
+        .header(ACCEPT, "application/json");
+    for (name, value) in who.headers {
+        request = request.header(*name, *value);
+    }
+    let (status, headers, body) = endpoint
+        .send(request)
+        .await
+        .map_err(AccountError::Unavailable)?;
+    let oauth = &config.provider.oauth;
+    if !(200..300).contains(&status) {
+        return Err(refusal(status, &headers, &body));
+    }
+    let answer: Value = serde_json::from_slice(&body)
+        .map_err(|_| AccountError::Unavailable("the answer is no JSON".to_owned()))?;
+    if let Some(error) = error_in_200(oauth, &body) {
+        return Err(error.into());
+    }
+    let account = (who.read)(&answer).ok_or_else(|| {
+        AccountError::Unavailable("the answer does not name the account".to_owned())
+    })?;
+    let listed = who.scopes_header.and_then(|name| headers.get(name));
+    let scopes = listed
+        .and_then(|value| value.to_str().ok())
+        .map(OAuth::scopes_in);
+    Ok(Known { account, scopes })
+}
+
+impl From<EndpointError> for AccountError {
+    fn from(error: EndpointError) -> Self {
+        match error {
+            EndpointError::Gone(said) | EndpointError::Expired(said) => Self::Unauthorized(said),
+            EndpointError::Client(said) => Self::Refused(said),
+            EndpointError::Incomplete(_) => Self::Unavailable(error.to_string()),
+            EndpointError::Unavailable(said) => Self::Unavailable(said),
+        }
+    }
+}
+
+fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> AccountError {
+    let words = words(body);
+    let said = if words.is_empty() {
+        format!("the service answered {status}")
+    } else {
+        format!("the service answered {status}: {words}")
+    };
+    match status {
+        401 => AccountError::Unauthorized(said),
+        403 if is_rate_limit(headers, body) => AccountError::Unavailable(said),
+        400..=499 if status != 408 && status != 429 => AccountError::Refused(said),
+        _ => AccountError::Unavailable(said),
+    }
+}
+
+/// Whether a 403 only says that too much was asked for: GitHub's headers, and Google's reasons.
+fn is_rate_limit(headers: &HeaderMap, body: &[u8]) -> bool {
+    let is_used_up = headers
+        .get("x-ratelimit-remaining")
+        .is_some_and(|left| left == "0");
+    is_used_up
+        || headers.contains_key(RETRY_AFTER)
+        || String::from_utf8_lossy(body).contains("ateLimitExceeded\"")
+}
+
+/// What the service says of an error, in the shapes that the nine have.
+fn words(body: &[u8]) -> String {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    [
+        "/error/message",
+        "/message",
+        "/error_description",
+        "/detail",
+        "/title",
+        "/error",
+    ]
+    .into_iter()
+    .find_map(|pointer| answer.pointer(pointer)?.as_str())
+    .unwrap_or_default()
+    .chars()
+    .filter(|c| !c.is_control())
+    .take(MESSAGE_CHARS)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_an_outage() {
+        let none = HeaderMap::new();
+        let google = br#"{"error":{"code":403,"message":"Quota","errors":[{"reason":"userRateLimitExceeded"}]}}"#;
+        let disabled = br#"{"error":{"code":403,"message":"Gmail API has not been used","errors":[{"reason":"accessNotConfigured"}]}}"#;
+        for (status, body) in [
+            (429, &b"{}"[..]),
+            (500, b""),
+            (408, b""),
+            (403, google),
+            (302, b""),
+        ] {
+            let error = refusal(status, &none, body);
+            assert!(matches!(error, AccountError::Unavailable(_)), "{error}");
+        }
+        let error = refusal(403, &none, disabled);
+        assert!(matches!(&error, AccountError::Refused(_)), "{error}");
+        assert!(error.to_string().contains("has not been used"), "{error}");
+        let error = refusal(401, &none, br#"{"message":"Bad credentials"}"#);
+        assert!(matches!(&error, AccountError::Unauthorized(_)), "{error}");
+        let mut used_up = HeaderMap::new();
+        used_up.insert("x-ratelimit-remaining", "0".parse().unwrap());
+        let error = refusal(403, &used_up, b"{}");
+        assert!(matches!(error, AccountError::Unavailable(_)), "{error}");
+    }
+}
