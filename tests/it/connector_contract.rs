@@ -527,7 +527,7 @@ async fn kills_at_random_lose_and_double_nothing_and_what_is_in_hand_is_bounded(
         let (mut kills, mut most) = (0, 0);
         loop {
             rig.received();
-            let until = rig.answers() + random.random_range(1..30);
+            let until = rig.answers() + random.random_range(1..20);
             let killed = tokio::select! {
                 () = rig.app.drain() => false,
                 () = rig.wait_for_answers(until) => true,

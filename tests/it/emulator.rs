@@ -21,6 +21,7 @@ use crate::{
     doubles::mail,
 };
 
+mod github;
 mod others;
 
 const CLIENT_ID: &str = "nucleus.apps.example.com";
@@ -92,7 +93,20 @@ impl Emulator {
 
     /// A call of the emulator's Gmail as its owner.
     async fn gmail(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        let url = format!("{}/gmail/v1/users/me/{path}", self.url);
+        let path = format!("/gmail/v1/users/me/{path}");
+        self.call(method, &path, body).await
+    }
+
+    /// The status of what a call as the tester is answered.
+    async fn status(&self, path: &str) -> u16 {
+        let request = self.http.get(format!("{}{path}", self.url));
+        let response = request.bearer_auth(TESTER).send().await.unwrap();
+        response.status().as_u16()
+    }
+
+    /// A call as the tester that does well.
+    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}{path}", self.url);
         let mut request = self.http.request(method.parse().unwrap(), url);
         if let Some(body) = body {
             request = request

@@ -279,7 +279,16 @@ async fn issues_that_changed_in_one_second_are_read_page_by_page() {
             assert_eq!(record["meta_data"]["labels"], json!(["moved"]), "{record}");
         }
     }
-    assert_eq!(app.sync(&id).await["quota_units"], 0);
+    // As long as nothing else changes, all of that second are looked at again.
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["counts"]["listed"], &run["quota_units"]),
+        (&json!(0), &json!(5))
+    );
+    // What changes then is behind them.
+    github.with(|account| account.edit_issue(23));
+    assert_eq!(app.sync(&id).await["counts"]["updated"], 1);
+    assert_stored(&app, &github, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,7 +437,7 @@ async fn a_list_without_the_items_of_an_organisation_shows_nothing_to_be_gone() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_sign_on_is_an_error_that_says_where() {
-    let (app, github) = with_github(|account| drop(account.add_repository("one", 1))).await;
+    let (app, github) = with_github(|account| account.push_to_new("one")).await;
     let id = connect_github(&app).await;
     let url = "https://github.com/orgs/o/sso?authorization_request=A1";
     let fields = vec![("x-github-sso", format!("required; url={url}"))];
@@ -474,7 +483,7 @@ async fn a_list_that_the_token_may_not_read_is_skipped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_goes_on_at_another_host_is_not_followed() {
-    let (app, github) = with_github(|account| drop(account.add_repository("one", 1))).await;
+    let (app, github) = with_github(|account| account.push_to_new("one")).await;
     let other = Github::start(app.clock.clone()).await;
     let id = connect_github(&app).await;
     let link = format!("<{}/user/repos?page=2>; rel=\"next\"", other.url);
@@ -527,4 +536,17 @@ async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
         (&json!("success"), &json!(1))
     );
     assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_that_ended_is_replaced_once_in_the_middle_of_a_sync() {
+    let (app, github, id) = synced(|account| account.push_to_new("one")).await;
+    github.expire_access_tokens();
+    github.with(|account| account.push("one", 1));
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+    let asked = github.asked();
+    let of = |token: &str| asked.iter().filter(|asked| asked.token == token).count();
+    assert_eq!((of("gho_1"), asked[0].status), (1, 401), "{asked:#?}");
+    assert_eq!(of("gho_2"), asked.len() - 1, "{asked:#?}");
 }

@@ -148,7 +148,14 @@ const PLACES: Table = &[
     ("google_cloud_auth", &["secrets/gcp/", "queue/pubsub"]),
     ("google_cloud_gax", &["secrets/gcp/", "queue/"]),
     ("mail_parser", &["demo/", "import/takeout"]),
-    ("email", &["connectors/gmail/message", "import/"]),
+    (
+        "email",
+        &[
+            "connectors/gmail/message",
+            "connectors/github/record",
+            "import/",
+        ],
+    ),
     (
         "reqwest",
         &[

@@ -28,9 +28,9 @@ const STAR_HEADERS: [(&str, &str); 2] = [
     ("x-github-api-version", VERSION),
 ];
 /// What GitHub gives at most on one page.
-const PAGE_SIZE: &str = "100";
+const PAGE_SIZE: usize = 100;
 /// For pages that are too large: the text of one issue may have 256 KB.
-const SMALL_PAGE_SIZE: &str = "20";
+const SMALL_PAGE_SIZE: usize = 20;
 /// The largest answer taken, in bytes.
 const CAP: usize = LARGE_BYTES;
 /// How often a page is asked for whose JSON cannot be read.
@@ -54,6 +54,8 @@ pub(super) struct Items {
     pub(super) etag: Option<String>,
     /// Where the next page is.
     pub(super) next: Option<String>,
+    /// Whether no other item would be on this page.
+    pub(super) is_full: bool,
     /// Whether an organisation's items are left out, because the token has not signed on there.
     pub(super) is_partial: bool,
 }
@@ -114,11 +116,12 @@ impl Api<'_> {
     async fn list_by(
         &self,
         list: List<'_>,
-        size: &str,
+        size: usize,
         link: Option<&str>,
         etag: Option<&str>,
     ) -> Result<Option<Items>, ClientError> {
-        let query = [list.query, &[("per_page", size)]].concat();
+        let per_page = size.to_string();
+        let query = [list.query, &[("per_page", per_page.as_str())]].concat();
         let mut attempts = 1;
         loop {
             let mut request = request(list.method, list.path, &query, Shape::Array);
@@ -143,6 +146,7 @@ impl Api<'_> {
             };
             let sso = header(&reply.headers, "x-github-sso");
             return Ok(Some(Items {
+                is_full: items.len() >= size,
                 items,
                 etag: header(&reply.headers, "etag"),
                 next: header(&reply.headers, "link").and_then(|links| next_of(&links)),
@@ -170,6 +174,7 @@ impl Api<'_> {
                 items: Vec::new(),
                 etag: None,
                 next: None,
+                is_full: false,
                 is_partial: false,
             })),
             ClientError::Rejected { code: REJECTED, .. } => Ok(Part::Failed(detail)),

@@ -91,7 +91,9 @@ fn take(mut issues: Issues, items: Items, now: DateTime<Utc>) -> Result<Page, Co
         issues.etag = None;
         issues.link = None;
     } else {
-        issues.etag = items.etag.filter(|_| issues.link.is_none());
+        // What changes comes last: a page says that nothing did only if it would be on this one.
+        let is_last = issues.link.is_none() && items.next.is_none() && !items.is_full;
+        issues.etag = items.etag.filter(|_| is_last);
         issues.link = items.next;
     }
     if issues
