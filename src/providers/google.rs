@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use super::{
-    Account, Endpoints, OAuth, Provider, Refusal, RefusalKind, STANDARD, Who, refusal, text,
+    Account, Endpoints, OAuth, Provider, Redirects, Refusal, RefusalKind, STANDARD, Who, refusal,
+    text,
 };
 use crate::domain::ServiceName;
 
@@ -61,6 +62,8 @@ const fn oauth(scopes: &'static [&'static str]) -> OAuth {
         issuer: Some("https://accounts.google.com"),
         scopes,
         parameters: &[("access_type", "offline"), ("prompt", "consent")],
+        // <https://developers.google.com/identity/protocols/oauth2/web-server#uri-validation>
+        redirects: Redirects::PublicHosts,
         refusals: REFUSALS,
         ..STANDARD
     }

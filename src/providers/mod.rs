@@ -61,6 +61,8 @@ pub struct OAuth {
     pub scope_separator: &'static str,
     /// Parameters of the authorization request beyond those of RFC 6749 and RFC 7636.
     pub parameters: &'static [(&'static str, &'static str)],
+    /// Which redirect URIs it registers beside those with https.
+    pub redirects: Redirects,
     /// Whether it takes a code challenge (RFC 7636); always S256.
     pub pkce: bool,
     /// How it is told who we are.
@@ -80,6 +82,19 @@ pub struct OAuth {
     pub needs_refresh_token: bool,
     /// Days that a consent lasts, however often it is refreshed, where the answer does not say so.
     pub consent_days: Option<i64>,
+}
+
+/// Which redirect URIs a service takes, beside those with https and a host of the public DNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirects {
+    /// Any with https, and this machine's with http.
+    Usual,
+    /// This machine's with http; with https only a host of the public DNS.
+    PublicHosts,
+    /// This machine's with http by its address; `localhost` is refused.
+    NoLocalhost,
+    /// None but https.
+    HttpsOnly,
 }
 
 /// How a client is authenticated (RFC 6749, section 2.3.1).
@@ -168,6 +183,7 @@ const STANDARD: OAuth = OAuth {
     scope_parameter: "scope",
     scope_separator: " ",
     parameters: &[],
+    redirects: Redirects::Usual,
     pkce: true,
     client_authentication: ClientAuthentication::Body,
     encoding: Encoding::Form,
@@ -261,11 +277,17 @@ impl OAuth {
     }
 }
 
-/// The text at a JSON pointer, if it says something. A number counts as its digits.
+/// Of what a vendor calls an account, so much is kept.
+const MAX_CHARS: usize = 255;
+
+/// The text at a JSON pointer, if it says something; without control characters, which databases and
+/// pages do not take. A number counts as its digits.
 fn text(answer: &Value, pointer: &str) -> Option<String> {
-    match answer.pointer(pointer)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+    let found = match answer.pointer(pointer)? {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    let plain = found.chars().filter(|c| !c.is_control()).take(MAX_CHARS);
+    Some(plain.collect()).filter(|text: &String| !text.is_empty())
 }

@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::{
-    Account, ByHand, ClientAuthentication, Endpoints, OAuth, Provider, Refusal, RefusalKind,
-    STANDARD, TOKEN, Who, refusal, text,
+    Account, ByHand, ClientAuthentication, Endpoints, OAuth, Provider, Redirects, Refusal,
+    RefusalKind, STANDARD, TOKEN, Who, refusal, text,
 };
 use crate::domain::ServiceName;
 
@@ -37,6 +37,7 @@ pub(super) static SLACK: Provider = Provider {
         ],
         scope_parameter: "user_scope",
         scope_separator: ",",
+        redirects: Redirects::HttpsOnly,
         // A challenge makes the app a public client for ever.
         pkce: false,
         client_authentication: ClientAuthentication::Basic,

@@ -6,7 +6,9 @@
 
 use serde_json::Value;
 
-use super::{Account, ClientAuthentication, Endpoints, OAuth, Provider, STANDARD, Who, text};
+use super::{
+    Account, ClientAuthentication, Endpoints, OAuth, Provider, Redirects, STANDARD, Who, text,
+};
 use crate::domain::ServiceName;
 
 /// Reading what the person hears, keeps and follows.
@@ -30,6 +32,7 @@ pub(super) static SPOTIFY: Provider = Provider {
             "user-follow-read",
             "user-read-playback-position",
         ],
+        redirects: Redirects::NoLocalhost,
         client_authentication: ClientAuthentication::Basic,
         // Six months have 181 days at least.
         consent_days: Some(181),

@@ -101,6 +101,10 @@ fn accounts_are_read_as_the_vendors_write_them() {
         let account = (of(name).who.read)(&answer).unwrap();
         assert_eq!((account.id.as_str(), account.name.as_str()), (id, shown));
     }
+    // What a table or a page could not hold is left out.
+    let odd = json!({"id": "a\0b", "display_name": "x".repeat(1000)});
+    let account = (of(ServiceName::Spotify).who.read)(&odd).unwrap();
+    assert_eq!((account.id.as_str(), account.name.len()), ("ab", 255));
     for name in ServiceName::ALL {
         for answer in [json!({}), json!([]), json!({"id": null}), json!({"id": ""})] {
             assert_eq!((of(name).who.read)(&answer), None, "{name} {answer}");

@@ -20,9 +20,9 @@ use clap::Args;
 
 use crate::{
     config::{Config, ConfigErrors, Problem},
-    connectors::{self, ApiClient},
+    connectors::ApiClient,
     db::DbError,
-    domain::{QuotaTable, errors},
+    domain::errors,
     oauth::endpoint::TokenEndpoint,
     telemetry,
 };
@@ -96,7 +96,6 @@ pub async fn doctor(
         Err(reason) => skip_all(&mut report, stuck::NAMES, reason),
     }
 
-    let connectors = connectors::registry(QuotaTable::OFF, 1);
     let look = service::Look {
         client: &client,
         endpoint: TokenEndpoint::new().map_err(|error| errors::chain(&error)),
@@ -104,8 +103,7 @@ pub async fn doctor(
         is_any_configured: reachable::is_any_configured(&config),
     };
     for (&name, service) in &config.services {
-        let has_connector = connectors.contains_key(&name);
-        look.at(&mut report, name, service, has_connector).await;
+        look.at(&mut report, name, service).await;
     }
     if let Ok(db) = usable {
         report.add(database::clock(db).await);

@@ -16,6 +16,7 @@ use crate::{
         authorization,
         endpoint::{EndpointError, TokenEndpoint},
     },
+    providers::{self, Redirects},
 };
 
 /// No authorization server has given this out.
@@ -38,23 +39,9 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Looks at a service. One that is neither configured nor has a connector is passed over, and so is
-    /// one without a client where another has one.
-    pub(super) async fn at(
-        &self,
-        report: &mut Report,
-        name: ServiceName,
-        service: &Service,
-        has_connector: bool,
-    ) {
+    /// Looks at a service. One without a client is passed over where another has one.
+    pub(super) async fn at(&self, report: &mut Report, name: ServiceName, service: &Service) {
         let title = name.title();
-        if !has_connector {
-            if service.client_id.is_some() {
-                let detail = format!("not used: nucleus has no connector for {title} yet");
-                report.add(Check::skip("client", detail).of(name));
-            }
-            return;
-        }
         if service.client_id.is_none() {
             // Where there is none at all, one service stands for all: the one that the README begins with.
             if self.is_any_configured || name != ServiceName::Gmail {
@@ -80,7 +67,8 @@ impl Look<'_> {
     fn redirect_uri(&self, name: ServiceName, service: &Service) -> Check {
         const NAME: &str = "redirect_uri";
         let uri = authorization::redirect_uri(&self.public_url, name);
-        let problem = Url::parse(&uri).map_or(Some("is no URL"), |url| problem_of(&url));
+        let problem =
+            Url::parse(&uri).map_or(Some("is no URL".to_owned()), |url| problem_of(&url, name));
         let Some(problem) = problem else {
             return Check::ok(NAME, uri);
         };
@@ -176,22 +164,36 @@ impl Look<'_> {
     }
 }
 
-/// Why this cannot be registered with Google.
-///
-/// Source: <https://developers.google.com/identity/protocols/oauth2/web-server#uri-validation>
-fn problem_of(uri: &Url) -> Option<&'static str> {
+/// Why this cannot be registered with the service.
+fn problem_of(uri: &Url, name: ServiceName) -> Option<String> {
+    let title = name.title();
     if uri.port() == Some(0) {
-        return Some("has a port that each start chooses anew");
+        return Some("has a port that each start chooses anew".to_owned());
     }
-    if is_loopback(uri) {
+    let redirects = providers::of(name).oauth.redirects;
+    let is_https = uri.scheme() == "https";
+    if is_loopback(uri) && !is_https {
+        return match redirects {
+            Redirects::HttpsOnly => Some(format!("is not https: {title} refuses it")),
+            Redirects::NoLocalhost if matches!(uri.host(), Some(Host::Domain(_))) => Some(format!(
+                "names this machine: {title} wants its address, 127.0.0.1"
+            )),
+            _ => None,
+        };
+    }
+    if !is_https {
+        return Some(format!(
+            "is not https, and not on this machine: {title} refuses it"
+        ));
+    }
+    if redirects != Redirects::PublicHosts || is_loopback(uri) {
         return None;
-    }
-    if uri.scheme() != "https" {
-        return Some("is not https, and not on this machine: Google refuses it");
     }
     match uri.host() {
         Some(Host::Domain(name)) if name.trim_end_matches('.').contains('.') => None,
-        Some(Host::Domain(_)) => Some("has a host without a public domain: Google refuses it"),
-        _ => Some("has an IP address for a host: Google refuses it"),
+        Some(Host::Domain(_)) => Some(format!(
+            "has a host without a public domain: {title} refuses it"
+        )),
+        _ => Some(format!("has an IP address for a host: {title} refuses it")),
     }
 }

@@ -54,9 +54,11 @@ async fn a_service_that_refuses_the_client_or_does_not_answer_is_named() {
     world.set("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", format!("{url}/token"));
     let found = Found::in_world(&world).await;
     found.assert("token_endpoint", "fail", &["does not exist", "TOKEN_URL"]);
+    // A service of which nothing is synced yet is looked at too.
     world.set("NUCLEUS_SERVICES__SLACK__CLIENT_ID", "of another service");
     let found = Found::in_world(&world).await;
-    found.assert("client", "skip", &["slack", "no connector"]);
+    found.assert("token_endpoint", "fail", &["slack", "SLACK__TOKEN_URL"]);
+    found.assert("redirect_uri", "fail", &["slack"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
