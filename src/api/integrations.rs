@@ -27,7 +27,9 @@ use crate::{
         integration::{self, Filter, Integration, Named, Update},
     },
     domain::{
-        CredentialType, EntityId, IntegrationId, ServiceName, ids::kind, sync::IntegrationStatus,
+        CredentialType, EntityId, IntegrationId, ServiceName,
+        ids::kind,
+        sync::{IntegrationStatus, Scope},
         time,
     },
     integrations::{Records, Removed},
@@ -454,7 +456,7 @@ pub(super) struct Tested {
 
 /// Test an integration's credentials
 ///
-/// Asks the service. An answer that the consent ran out or was withdrawn sets the integration's
+/// Asks the service whose the credentials are. An answer that the consent ran out or was withdrawn sets the integration's
 /// status; an outage does not.
 #[utoipa::path(post, path = "/integrations/{id}/test", operation_id = "test_integration",
     tag = "Integrations",
@@ -502,6 +504,18 @@ async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
     if let Some(status) = status.filter(|status| found.status != status.as_str()) {
         let tx = engine.db.begin().await?;
         integration::set_status(&tx, found.id, status, reason.as_deref(), now).await?;
+        tx.commit().await?;
+    }
+    if let (Ok(known), None) = (&answer, &reason)
+        && !found.account_verified
+    {
+        let tx = engine.db.begin().await?;
+        // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
+        integration::update(&tx, found.id, Update::default(), now).await?;
+        let current = integration::find_in(&tx, Scope::Operator, found.id).await?;
+        if current.secret_path == found.secret_path {
+            integration::set_account(&tx, found.id, named(&known.account), now).await?;
+        }
         tx.commit().await?;
     }
     Ok(Tested {

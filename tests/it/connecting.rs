@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
+    browser::Browser,
     child::{Api, Server, World},
     doubles::{
         small_mailbox,
@@ -461,5 +462,66 @@ async fn a_token_without_a_refresh_token_is_used_until_it_is_refused() {
         assert_eq!((status, &again["id"]), (200, &made["id"]), "{service}");
         assert_eq!(again["status"], "active", "{service}");
     }
+    setting.assert_nothing_wrong();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_answers_at_once_one_is_exchanged() {
+    let setting = Setting::start().await;
+    let entity = setting.api().entity().await;
+    for service in ServiceName::ALL {
+        let back = setting.consent(service, &entity).await;
+        let at_once = (0..8).map(|_| setting.bring(service, &back));
+        let answers = futures_util::future::join_all(at_once).await;
+        let count = |wanted: u16| {
+            answers
+                .iter()
+                .filter(|(status, _)| *status == wanted)
+                .count()
+        };
+        assert_eq!((count(201), count(409)), (1, 7), "{service}: {answers:?}");
+        assert_eq!(setting.vendor(service).calls().0, 1, "{service}");
+    }
+    setting.assert_nothing_wrong();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_connects_all_nine_in_a_browser() {
+    let setting = Setting::start().await;
+    let entity = setting.api().entity().await;
+    let browser = Browser::start().await;
+    let services = setting.api().get("/services").await;
+    for told in services["items"].as_array().unwrap() {
+        let service: ServiceName = told["service_name"].as_str().unwrap().parse().unwrap();
+        let start = format!("/integrations/{service}/oauth/start");
+        let begun = setting
+            .api()
+            .post(&start, json!({"entity_id": entity}))
+            .await;
+        // The double of the vendor consents at once and sends the browser back.
+        browser
+            .open(begun["authorization_url"].as_str().unwrap())
+            .await;
+        let question = browser.text().await;
+        for part in ["Connect this account?", &shown(service, 0), "Somebody"] {
+            assert!(question.contains(part), "{service}, {part}: {question}");
+        }
+        browser.follow("button", "Connect").await;
+        let text = browser.text().await;
+        let title = told["title"].as_str().unwrap();
+        assert!(text.contains(&format!("{title} is connected")), "{text}");
+        // Where nothing can be synced yet, no sync is promised.
+        let is_promised = text.contains("The first sync begins now");
+        assert_eq!(json!(is_promised), told["can_sync"], "{service}: {text}");
+        // The page loads nothing from elsewhere.
+        for requested in browser.requested().await {
+            let origin = requested.origin().ascii_serialization();
+            let mut vendors = setting.vendors.iter();
+            let is_known =
+                origin == setting.api().url || vendors.any(|vendor| vendor.url == origin);
+            assert!(is_known, "{service}: {requested}");
+        }
+    }
+    assert_eq!(setting.api().all("/integrations").await.len(), 9);
     setting.assert_nothing_wrong();
 }

@@ -141,6 +141,11 @@ async fn an_outage_leaves_the_integration_active_and_untested() {
     let path = format!("/integrations/{}/test", made["id"].as_str().unwrap());
     let tested = setting.api().post(&path, json!({})).await;
     assert_eq!(tested["is_valid"], true, "{tested}");
+    let known = setting.api().get(path.strip_suffix("/test").unwrap()).await;
+    assert_eq!(
+        (&known["is_tested"], &known["account"]),
+        (&json!(true), &json!(shown(ServiceName::Github, 0)))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
