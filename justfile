@@ -31,6 +31,14 @@ many:
 refreshes:
     NUCLEUS_REFRESHES=500 scripts/test sixty_four_tasks
 
+# Hold every connector to the contract with an account of 5,000 items, killed again and again
+contract:
+    NUCLEUS_CONTRACT_ITEMS=5000 scripts/test connector_contract
+
+# Let 100 accounts at GitHub live through everything at once
+lives:
+    NUCLEUS_LIVES=100 scripts/test github::chaos
+
 # Let 2,000 clients hang up in the middle of a request
 hang-ups:
     NUCLEUS_HANG_UPS=2000 scripts/test hang_up

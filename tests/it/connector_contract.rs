@@ -30,6 +30,9 @@ const SOME: usize = 60;
 /// what is in flight; or a page that comes with its items.
 const IN_HAND: usize = 100 + 16 + 32 + 16 + 16 + 8;
 
+/// Kills before the first batch of a start are attempts that got nowhere.
+const ATTEMPTS: &str = "30";
+
 /// The program with an account at the stand-in of one service.
 struct Rig {
     service: ServiceName,
@@ -56,6 +59,7 @@ impl Rig {
         match service {
             ServiceName::Gmail => {
                 let app = Setting::new(small_mailbox(items as u64))
+                    .variable("NUCLEUS_SYNC__MAX_ATTEMPTS", ATTEMPTS)
                     .options(|options| options.page_size_cap = Some(20))
                     .start()
                     .await;
@@ -202,6 +206,14 @@ impl Rig {
         }
     }
 
+    /// Most answers between two kills: lists bring many items each, gets one.
+    fn answers_of_a_life(&self) -> usize {
+        match self.github {
+            Some(_) => 25,
+            None => 60,
+        }
+    }
+
     async fn wait_for_answers(&self, count: usize) {
         match &self.github {
             Some(github) => github.wait_for(count).await,
@@ -262,7 +274,8 @@ pub async fn with_github(fill: impl FnOnce(&mut github::Account)) -> (TestApp, G
     let clock = crate::test_clock::TestClock::new();
     let github = Github::start(clock).await;
     github.with(fill);
-    let mut setting = Setting::new(small_mailbox(0));
+    let mut setting =
+        Setting::new(small_mailbox(0)).variable("NUCLEUS_SYNC__MAX_ATTEMPTS", ATTEMPTS);
     for (name, value) in github.variables() {
         setting = setting.variable(name, value);
     }
@@ -296,9 +309,20 @@ fn fill(account: &mut github::Account, items: usize) {
         account.star(&format!("somebody/{number}"));
         account.comment(number as u64, number % 3 == 0);
     }
-    for _ in 0..items / 20 {
+    for _ in 0..items.div_ceil(60) {
         account.add_gist();
     }
+}
+
+/// Items of the account that is killed again and again, from `NUCLEUS_CONTRACT_ITEMS` or so many that it
+/// takes seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tester's own variable, not the program's"
+)]
+fn many() -> usize {
+    let given = std::env::var("NUCLEUS_CONTRACT_ITEMS").ok();
+    given.map_or(300, |text| text.parse().unwrap())
 }
 
 /// Every service that has a connector.
@@ -522,12 +546,12 @@ async fn kills_at_random_lose_and_double_nothing_and_what_is_in_hand_is_bounded(
     let seed = seed();
     for service in services() {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut rig = Rig::start(service, 300).await;
+        let mut rig = Rig::start(service, many()).await;
         let run = rig.app.request_sync(&rig.integration).await;
         let (mut kills, mut most) = (0, 0);
         loop {
             rig.received();
-            let until = rig.answers() + random.random_range(1..20);
+            let until = rig.answers() + random.random_range(1..rig.answers_of_a_life());
             let killed = tokio::select! {
                 () = rig.app.drain() => false,
                 () = rig.wait_for_answers(until) => true,

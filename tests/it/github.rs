@@ -1,6 +1,9 @@
 //! GitHub through the whole program, where it is unlike other services: what costs nothing, what is
 //! gone, what changes while it is read, and what one repository keeps from the others.
 
+mod chaos;
+mod costs;
+
 use chrono::TimeDelta;
 use nucleus::domain::Clock;
 use serde_json::{Value, json};
@@ -48,84 +51,6 @@ async fn assert_stored(app: &TestApp, github: &Github, id: &str) {
 
 fn skipped(run: &Value) -> &Value {
     &run["counts"]["skipped"]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sync_without_changes_costs_nothing() {
-    let (app, github, id) = synced(|account| {
-        account.page_size = 4;
-        account.add_repository("one", 6);
-        for number in 1..=9 {
-            account.add_issue("one", number == 2, 1);
-            account.star(&format!("a/{number}"));
-        }
-        account.add_gist();
-    })
-    .await;
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["status"], &run["quota_units"]),
-        (&json!("success"), &json!(0))
-    );
-    assert_eq!(run["counts"]["listed"], 0, "{run}");
-    let asked = github.asked();
-    assert!(asked.iter().all(|asked| asked.status == 304), "{asked:#?}");
-    // The profile, the repositories twice, three pages of stars, gists and issues.
-    assert_eq!(asked.len(), 8, "{asked:#?}");
-    for asked in &asked {
-        assert_eq!(asked.headers["x-github-api-version"], "2022-11-28");
-        assert!(
-            asked.headers["user-agent"]
-                .to_str()
-                .unwrap()
-                .starts_with("nucleus/")
-        );
-    }
-    let stars = asked
-        .iter()
-        .find(|asked| asked.path() == "/user/starred")
-        .unwrap();
-    assert_eq!(stars.headers["accept"], "application/vnd.github.star+json");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_changed_is_asked_for_and_nothing_else() {
-    let (app, github, id) = synced(|account| {
-        account.add_repository("one", 6);
-        account.add_repository("two", 6);
-        account.add_issue("one", false, 3);
-        account.add_issue("two", true, 0);
-        account.add_gist();
-        account.add_gist();
-    })
-    .await;
-    let gist = github.with(|account| {
-        account.comment(1, false);
-        account.push("two", 2);
-        account.draw_attention("one");
-        account.add_gist()
-    });
-    let run = app.sync(&id).await;
-    assert_eq!(run["status"], "success");
-    assert_stored(&app, &github, &id).await;
-    // An issue that has one comment more, the comment, two commits and a gist.
-    let counts = &run["counts"];
-    assert_eq!(
-        (&counts["stored"], &counts["updated"]),
-        (&json!(4), &json!(1)),
-        "{run}"
-    );
-    assert_eq!(run["counts"]["fetched"], 1, "the gist");
-    let paths: Vec<String> = github
-        .asked()
-        .iter()
-        .map(|asked| asked.path().to_owned())
-        .collect();
-    let of = |path: &str| paths.iter().filter(|asked| *asked == path).count();
-    assert_eq!(of("/repos/ada/two/commits"), 1, "{paths:#?}");
-    assert_eq!(of("/repos/ada/one/commits"), 0, "{paths:#?}");
-    assert_eq!(of("/repos/ada/one/issues/1/comments"), 1, "{paths:#?}");
-    assert_eq!(of(&format!("/gists/{gist}")), 1, "{paths:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,6 +213,32 @@ async fn issues_that_changed_in_one_second_are_read_page_by_page() {
     // What changes then is behind them.
     github.with(|account| account.edit_issue(23));
     assert_eq!(app.sync(&id).await["counts"]["updated"], 1);
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_while_it_is_read_is_looked_at_once_more_and_not_for_ever() {
+    let (app, github) = with_github(|account| {
+        account.add_repository("one", 0);
+        account.add_issue("one", true, 2);
+        // The next seconds are now.
+        account.born = chrono::Utc::now();
+        account.add_issue("one", true, 2);
+        account.comment(2, true);
+    })
+    .await;
+    let id = connect_github(&app).await;
+    for _ in 0..2 {
+        assert_eq!(app.sync(&id).await["status"], "success");
+        assert_stored(&app, &github, &id).await;
+        let asked = github.asked();
+        let lists = |path: &str| asked.iter().filter(|asked| asked.path() == path).count();
+        assert!(lists("/issues") <= 2, "{asked:#?}");
+        assert!(lists("/repos/ada/one/issues/2/comments") <= 2, "{asked:#?}");
+    }
+    app.clock.advance(TimeDelta::minutes(5));
+    app.sync(&id).await;
+    assert_eq!(app.sync(&id).await["quota_units"], 0);
     assert_stored(&app, &github, &id).await;
 }
 

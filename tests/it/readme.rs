@@ -10,17 +10,19 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::Command,
+    sync::Arc,
 };
 
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use nucleus::demo::generate;
+use nucleus::{demo::generate, domain::SystemClock};
 use serde_json::Value;
 
 use crate::{
     child::{Child, PATIENCE, Server, World},
+    doubles::github::Github,
     importing::export::takeout,
 };
 
@@ -48,6 +50,7 @@ fn blocks() -> Vec<String> {
 /// A person at a shell in a clone.
 struct Person {
     world: World,
+    github: Github,
     variables: Vec<(&'static str, String)>,
     address: String,
 }
@@ -64,6 +67,9 @@ impl Person {
             world.unset(&format!("NUCLEUS_SERVICES__GMAIL__{name}"));
         }
         world.unset("NUCLEUS_HTTP__OPERATOR_KEY");
+        let github = Github::start(Arc::new(SystemClock)).await;
+        github.with(|account| account.push_to_new("one"));
+        world.set("NUCLEUS_SERVICES__GITHUB__API_URL", github.url.clone());
         let tools = world.folder.path().join("tools");
         std::fs::create_dir(&tools).unwrap();
         let cargo = format!(
@@ -78,6 +84,7 @@ impl Person {
         place(&tools.join("curl"), &curl);
         Self {
             world,
+            github,
             variables: Vec::new(),
             address: String::new(),
         }
@@ -166,6 +173,7 @@ async fn every_block_of_commands_works_as_it_stands() {
         start,
         watch,
         by_token,
+        github_by_token,
         import,
         doctor,
     ] = &blocks[..]
@@ -224,6 +232,11 @@ async fn every_block_of_commands_works_as_it_stands() {
     person.sets("REFRESH_TOKEN", &person.world.google.refresh_token().into());
     let connected = person.runs(by_token).await;
     assert_eq!(connected[0]["status"], "active");
+    person.sets("TOKEN", &person.github.access_token().into());
+    let at_github = person.runs(github_by_token).await;
+    assert_eq!(at_github[0]["status"], "active");
+    let run = api.sync(at_github[0]["id"].as_str().unwrap()).await;
+    assert_eq!(api.ended(&run).await["counts"]["stored"], 3);
 
     let export = person.world.google.with_mailbox(|mailbox| takeout(mailbox));
     let mbox = person.world.folder.path().join("takeout.mbox");

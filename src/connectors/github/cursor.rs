@@ -94,6 +94,8 @@ pub(super) struct Issues {
     pub(super) threads: VecDeque<Thread>,
     /// Those that failed; they are asked for again in the next pass.
     pub(super) later: VecDeque<Thread>,
+    /// Whether the last page was read in this pass.
+    pub(super) is_read: bool,
     /// Whether the last pass came to its end.
     pub(super) is_resting: bool,
 }

@@ -34,7 +34,7 @@ struct CommentHead {
 /// See [`super::super::Connector::changes`].
 pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, ConnectorError> {
     if issues.is_resting {
-        issues.is_resting = false;
+        issues.is_read = false;
         issues.threads.append(&mut issues.later);
     }
     if let Some(thread) = issues.threads.pop_front() {
@@ -58,12 +58,16 @@ pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, Co
     let link = issues.link.as_deref();
     let etag = issues.etag.as_deref().filter(|_| link.is_none());
     match api.list(list, link, etag).await {
-        Ok(None) => rest(issues, Vec::new()),
+        Ok(None) => {
+            issues.is_read = true;
+            page(issues, Vec::new())
+        }
         Ok(Some(items)) => take(issues, items, api.access.clock.now()),
         Err(error) if is_not_accessible(&error) => {
             tracing::warn!(list = METHOD, error = %error, "a list is not accessible");
             let skipped = Change::Unwanted(METHOD.to_owned(), SkipReason::NotAccessible);
-            rest(issues, vec![skipped])
+            issues.is_read = true;
+            page(issues, vec![skipped])
         }
         Err(error) => Err(error.into()),
     }
@@ -108,10 +112,9 @@ fn take(mut issues: Issues, items: Items, now: DateTime<Utc>) -> Result<Page, Co
             }
         }
     }
-    if moves || issues.link.is_some() || !issues.threads.is_empty() {
-        return page(issues, changes, true);
-    }
-    rest(issues, changes)
+    // Those of a second that is not over come once more, and that once is enough.
+    issues.is_read = !moves && issues.link.is_none();
+    page(issues, changes)
 }
 
 /// The comments to be read of an issue that changed.
@@ -190,7 +193,7 @@ async fn comments(
         if reason == SkipReason::Postponed {
             thread.link = None;
             issues.later.push_back(thread);
-            return page(issues, changes, true);
+            return page(issues, changes);
         }
     }
     if let Some(items) = items {
@@ -203,15 +206,13 @@ async fn comments(
             issues.threads.push_front(thread);
         }
     }
-    page(issues, changes, true)
+    page(issues, changes)
 }
 
-fn rest(mut issues: Issues, changes: Vec<Change>) -> Result<Page, ConnectorError> {
-    issues.is_resting = true;
-    page(issues, changes, false)
-}
-
-fn page(issues: Issues, changes: Vec<Change>, more: bool) -> Result<Page, ConnectorError> {
+/// A page; the pass ends with it where nothing is left to be read.
+fn page(mut issues: Issues, changes: Vec<Change>) -> Result<Page, ConnectorError> {
+    issues.is_resting = issues.is_read && issues.threads.is_empty();
+    let more = !issues.is_resting;
     Ok(Page {
         changes,
         next: Position::Issues(issues).write()?,

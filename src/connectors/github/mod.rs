@@ -25,7 +25,7 @@ use super::{
     Normalized, Page, RawItem, Stream, client::ClientError, fetching,
 };
 use crate::domain::{IntegrationId, ServiceName, sync::SkipReason};
-use api::{Api, read};
+use api::{Api, is_not_accessible, read};
 use cursor::{Commits, Inventory, Issues, Position};
 
 /// Requests a minute of one account, below the 900 points that GitHub grants before it refuses.
@@ -207,6 +207,7 @@ async fn fetch(api: Api<'_>, id: String) -> (String, Result<Fetched, ClientError
         })),
         Err(ClientError::NotFound) => Ok(Fetched::Missing),
         Err(ClientError::TooLarge(_)) => Ok(Fetched::Skipped(SkipReason::TooLarge)),
+        Err(error) if is_not_accessible(&error) => Ok(Fetched::Skipped(SkipReason::NotAccessible)),
         Err(error) => Err(error),
     };
     (id, fetched)

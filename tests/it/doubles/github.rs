@@ -17,6 +17,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use nucleus::domain::Clock;
+use rand::{Rng, rngs::StdRng};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -77,8 +78,41 @@ impl Asked {
     }
 }
 
+/// What happens by chance, as long as it lasts.
+pub struct Chaos {
+    pub random: StdRng,
+    /// Of a thousand answers, so many are faults that pass.
+    pub faults_per_mille: u32,
+    /// After so many of a thousand, the account changes.
+    pub changes_per_mille: u32,
+    /// By this, drawn from a number.
+    pub change: fn(&mut Account, u64),
+}
+
+impl Chaos {
+    fn happens(&mut self, per_mille: u32) -> bool {
+        self.random.random_range(0..1000) < per_mille
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        if !self.happens(self.faults_per_mille) {
+            return None;
+        }
+        let wait = |status| Fault::Status(status, vec![("retry-after", "2".to_owned())], "Wait");
+        Some(match self.random.random_range(0..6) {
+            0 => Fault::Truncated,
+            1 => Fault::TruncatedWithItsEnd,
+            2 => wait(403),
+            3 => wait(429),
+            4 => Fault::status(500),
+            _ => Fault::status(503),
+        })
+    }
+}
+
 struct Inner {
     account: Account,
+    chaos: Option<Chaos>,
     rules: Vec<Rule>,
     hooks: Vec<(String, Hook)>,
     log: Vec<Asked>,
@@ -103,6 +137,7 @@ impl Github {
     pub async fn start(clock: Arc<dyn Clock>) -> Self {
         let inner = Inner {
             account: Account::new(),
+            chaos: None,
             rules: Vec::new(),
             hooks: Vec::new(),
             log: Vec::new(),
@@ -188,10 +223,22 @@ impl Github {
         inner.reset_at = None;
     }
 
+    /// Lets things happen by chance, or no longer.
+    pub fn chaos(&self, chaos: Option<Chaos>) {
+        self.lock().chaos = chaos;
+    }
+
     /// The access tokens given so far are not taken any more.
     pub fn expire_access_tokens(&self) {
         let mut inner = self.lock();
         inner.first_token = inner.tokens + 1;
+    }
+
+    /// One more access token, as people make it themselves.
+    pub fn access_token(&self) -> String {
+        let mut inner = self.lock();
+        inner.tokens += 1;
+        format!("gho_{}", inner.tokens)
     }
 
     /// After so many requests the primary limit is reached, and holds for so long.
@@ -228,7 +275,8 @@ async fn answer(State(github): State<Github>, request: Request) -> Response {
     let token = token.unwrap_or_default().to_owned();
     let mut response = {
         let mut inner = github.lock();
-        let fault = inner.fault(&path);
+        let by_chance = inner.chaos.as_mut().and_then(Chaos::fault);
+        let fault = inner.fault(&path).or(by_chance);
         let response = match fault {
             Some(Fault::Status(status, headers, message)) => refusal(status, &headers, message),
             other => {
@@ -259,6 +307,12 @@ async fn answer(State(github): State<Github>, request: Request) -> Response {
         if let Some(index) = hook {
             let (_, change) = inner.hooks.remove(index);
             change(&mut inner.account);
+        }
+        let Inner { chaos, account, .. } = &mut *inner;
+        if let Some(chaos) = chaos
+            && chaos.happens(chaos.changes_per_mille)
+        {
+            (chaos.change)(account, chaos.random.random());
         }
         let (status, headers, body) = response;
         let mut response = (status, body).into_response();

@@ -164,7 +164,10 @@ async fn a_token_brings_an_account_of_github_in_and_follows_it() {
     assert_eq!(setting.server.api.get(&path).await["status"], "active");
     let emulator = &setting.emulator;
     let hidden = emulator.status("/repos/grace/hidden").await;
-    assert_eq!(hidden, 404, "what the account does not see is not there");
+    assert_eq!(
+        hidden, 403,
+        "there is something that the account does not see"
+    );
 
     let edited = json!({"title": "Issue 5, edited", "state": "closed"});
     let path = format!("/repos/{LOGIN}/engine/issues/1");

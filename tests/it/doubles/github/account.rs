@@ -13,6 +13,8 @@ const USER_ID: u64 = 7;
 pub struct Account {
     /// Seconds that have passed in the account's life.
     seconds: i64,
+    /// When that life began.
+    pub born: DateTime<Utc>,
     ids: u64,
     repositories: Vec<Value>,
     issues: Vec<Value>,
@@ -32,6 +34,7 @@ impl Account {
     pub(super) fn new() -> Self {
         Self {
             seconds: 0,
+            born: "2026-01-01T00:00:00Z".parse().unwrap(),
             ids: 1000,
             repositories: Vec::new(),
             issues: Vec::new(),
@@ -51,8 +54,7 @@ impl Account {
     }
 
     fn time(&self) -> String {
-        let born: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-        (born + TimeDelta::seconds(self.seconds)).to_rfc3339_opts(SecondsFormat::Secs, true)
+        (self.born + TimeDelta::seconds(self.seconds)).to_rfc3339_opts(SecondsFormat::Secs, true)
     }
 
     fn id(&mut self) -> u64 {
@@ -209,6 +211,16 @@ impl Account {
             "description": format!("star {name}"), "stargazers_count": 1000, "updated_at": now}}),
         );
         id
+    }
+
+    /// As [`Account::star`], for whom its id is nothing.
+    pub fn like(&mut self, name: &str) {
+        self.star(name);
+    }
+
+    /// As [`Account::comment`] on an issue, for whom its id is nothing.
+    pub fn answer(&mut self, number: u64) {
+        self.comment(number, false);
     }
 
     pub fn unstar(&mut self, id: u64) {
