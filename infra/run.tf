@@ -25,6 +25,7 @@ locals {
   answering = merge(local.everywhere, {
     NUCLEUS_HTTP__OPERATOR_KEY_FILE = "/secrets/operator-key/value"
     NUCLEUS_HTTP__PUBLIC_URL        = local.public_url
+    NUCLEUS_HTTP__TRUSTED_PROXIES   = "1"
   })
   traces = var.otlp_endpoint == null ? {} : { NUCLEUS_TELEMETRY__OTLP_ENDPOINT = var.otlp_endpoint }
   settings = {

@@ -7,23 +7,23 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
-    config::{Config, Database, QueueKind, SecretsKind, Service as ServiceConfig},
+    config::{Config, Database, QueueKind, RateLimits, SecretsKind, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
         self, Db, DbError,
-        api_key::{self, ApiKey},
+        api_key::{self, ApiKey, ApiKeyId, KeyScope, MAX_LIVE_KEYS},
         metric_total, schema,
     },
     domain::{Clock, EntityId, ServiceName, ids::Id},
@@ -45,6 +45,8 @@ const MAX_HOLD: Duration = Duration::from_secs(600);
 /// Memory for request bodies that are being read at the same time, in KiB. One of the longest always
 /// has room.
 const BODIES_KIB: usize = 64 * 1024;
+/// A key's use is noted once in this time.
+const NOTE_USE_AFTER: TimeDelta = TimeDelta::minutes(1);
 /// Streams that are open at the same time: each looks at its run twice a second.
 const MAX_STREAMS: usize = 100;
 /// In the data folder: held by the one `up` there may be.
@@ -72,6 +74,12 @@ pub struct App {
     pub return_to: Vec<String>,
     /// Longest request body, in bytes.
     pub body_limit_bytes: usize,
+    /// How many requests who may send.
+    pub rate_limits: RateLimits,
+    /// Proxies in front of the API that add the address of their client to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
+    /// When keys were used, as far as that is not in the database yet.
+    key_uses: Mutex<BTreeMap<ApiKeyId, DateTime<Utc>>>,
     /// Room for the bodies that are being read, in KiB.
     pub bodies: Arc<Semaphore>,
     /// Room for the streams that are open.
@@ -197,6 +205,9 @@ impl App {
             public_url: config.http.public_url.clone(),
             return_to: config.http.return_to.clone(),
             body_limit_bytes: config.http.body_limit_bytes,
+            rate_limits: config.http.rate_limits,
+            trusted_proxies: config.http.trusted_proxies,
+            key_uses: Mutex::default(),
             bodies: Arc::new(Semaphore::new(
                 BODIES_KIB.max(config.http.body_limit_bytes / 1024),
             )),
@@ -235,22 +246,75 @@ impl App {
         saved
     }
 
+    /// Notes that a key is used, for [`App::save_key_uses`].
+    pub fn note_key_use(&self, key: &ApiKey) {
+        let now = self.now();
+        if key
+            .last_used_at
+            .is_none_or(|last| last + NOTE_USE_AFTER <= now)
+        {
+            let mut uses = self.key_uses.lock().unwrap_or_else(PoisonError::into_inner);
+            uses.insert(key.id, now);
+        }
+    }
+
+    /// Moves the times at which keys were used to the database. Requests do not wait for it.
+    pub async fn save_key_uses(&self) -> Result<(), DbError> {
+        let noted = || self.key_uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let uses = std::mem::take(&mut *noted());
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let saving = async {
+            let tx = self.engine.db.begin().await?;
+            api_key::note_uses(&tx, &uses).await?;
+            tx.commit().await
+        };
+        let saved = saving.await;
+        if saved.is_err() {
+            let mut later = noted();
+            for (id, at) in uses {
+                later.entry(id).or_insert(at);
+            }
+        }
+        saved
+    }
+
     /// Makes a key for an entity, or for the operator, and keeps its hash.
-    pub async fn create_key(&self, entity: Option<EntityId>) -> anyhow::Result<SecretString> {
+    pub async fn create_key(
+        &self,
+        entity: Option<EntityId>,
+        scope: KeyScope,
+    ) -> anyhow::Result<SecretString> {
         let key = Key::generate();
-        self.keep_key(&key, entity).await?;
+        self.keep_key(&key, entity, scope).await?;
         Ok(key.into_secret())
     }
 
-    async fn keep_key(&self, key: &Key, entity: Option<EntityId>) -> anyhow::Result<()> {
+    async fn keep_key(
+        &self,
+        key: &Key,
+        entity: Option<EntityId>,
+        scope: KeyScope,
+    ) -> anyhow::Result<()> {
         let row = ApiKey {
             id: Id::new(),
             entity_id: entity,
             hash: keys::hash(key.expose()),
+            scope: scope.as_str().to_owned(),
             created_at: self.now(),
             revoked_at: None,
+            last_used_at: None,
         };
         let tx = self.engine.db.begin().await?;
+        if let Some(id) = entity
+            && !api_key::has_room(&tx, id, scope).await?
+        {
+            bail!(
+                "entity {id} has {MAX_LIVE_KEYS} live keys of scope {scope}, as many as rotating \
+                 needs: revoke one with `nucleus key revoke ID`; `nucleus key list` shows them"
+            );
+        }
         api_key::insert(&tx, &row).await?;
         Ok(tx.commit().await?)
     }
@@ -426,6 +490,6 @@ pub async fn show_first_operator_key(
     }
     let key = Key::generate();
     show(key.expose());
-    app.keep_key(&key, None).await?;
+    app.keep_key(&key, None, KeyScope::Write).await?;
     Ok(Some(key.into_secret()))
 }

@@ -27,6 +27,7 @@ mod m013_compression;
 mod m014_outbox_requests;
 mod m015_refreshes;
 mod m016_accounts;
+mod m017_key_scopes;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m014_outbox_requests::Migration),
             Box::new(m015_refreshes::Migration),
             Box::new(m016_accounts::Migration),
+            Box::new(m017_key_scopes::Migration),
         ]
     }
 }

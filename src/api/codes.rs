@@ -19,6 +19,11 @@ pub(super) const CODES: &[(u16, &str, &str)] = &[
         "The caller may not do this; most often it needs the operator's key.",
     ),
     (
+        403,
+        "read_only_key",
+        "The key may only read. Use one of scope `write`.",
+    ),
+    (
         404,
         "not_found",
         "There is no such thing, or it belongs to another entity.",
@@ -140,6 +145,12 @@ pub(super) const CODES: &[(u16, &str, &str)] = &[
         422,
         "invalid_fields",
         "Fields or parameters cannot be taken. `errors` names each, with what is right.",
+    ),
+    (
+        429,
+        "rate_limited",
+        "Too many requests were sent with this key, or from this address. Wait as long as `Retry-After` \
+         says.",
     ),
     (
         429,

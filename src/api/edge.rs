@@ -1,11 +1,11 @@
 //! What every request meets first and every answer carries: the request's id, its line in the log,
 //! a bound on its headers, a deadline, and the headers that tell browsers to be careful.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{ConnectInfo, MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -15,11 +15,12 @@ use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::{
+    client_address::ClientAddress,
     deadlines::Deadlines,
     error::{ApiError, Problem, name_request},
     site::Site,
 };
-use crate::{domain::clock::Stopwatch, traces};
+use crate::{app::App, domain::clock::Stopwatch, traces};
 
 /// Header fields of one request: several times what proxies and browsers send together.
 pub(super) const MAX_HEADERS: usize = 100;
@@ -81,10 +82,13 @@ fn is_request_id(bytes: &[u8]) -> bool {
 
 /// Names the request, puts what is logged for it under its ids, and makes the answer careful.
 pub(super) async fn enter(
+    State(app): State<Arc<App>>,
     Extension(site): Extension<Site>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let address = ClientAddress::of(&request, app.trusted_proxies);
+    request.extensions_mut().insert(address);
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let traceparent = request
@@ -94,7 +98,6 @@ pub(super) async fn enter(
     let trace_id = traceparent
         .and_then(trace_id_of)
         .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned);
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let route = request.extensions().get::<MatchedPath>();
     let span = tracing::info_span!(
         "request",
@@ -104,7 +107,7 @@ pub(super) async fn enter(
         request.id = id.0,
         http.method = %request.method(),
         http.path = request.uri().path(),
-        client.address = peer.map(|ConnectInfo(address)| tracing::field::display(address.ip())),
+        client.address = address.0.map(tracing::field::display),
     );
     traces::go_on(&span, traceparent);
     let mut line = Line::begin(&request, span.clone());

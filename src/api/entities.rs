@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::{
     List,
+    caller::Caller,
     error::ApiError,
-    extract::{Body, Caller, Paging, PathId, Query, encode_id},
+    extract::{Body, Paging, PathId, Query, encode_id},
     idempotency::NewId,
     to_the_end,
 };

@@ -21,7 +21,7 @@ use crate::{
 
 /// When a client may come back after it was told that there is too much or that a part is away, in
 /// seconds.
-const RETRY_AFTER: &str = "5";
+const RETRY_AFTER_SECONDS: u64 = 5;
 /// The media type of problem details.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -107,6 +107,8 @@ pub enum ApiError {
     Unauthorized,
     /// The key may not do this.
     Forbidden(&'static str),
+    /// The key may only look.
+    ReadOnlyKey,
     /// It does not exist, or not for this key.
     NotFound,
     /// The path knows other methods only.
@@ -123,6 +125,8 @@ pub enum ApiError {
     HeadersTooLarge,
     /// Too much of this is under way; what it is.
     TooMany(&'static str),
+    /// The caller has sent too many requests; how long it has to wait, in seconds.
+    RateLimited(u64),
     /// The body is not said to be JSON.
     UnsupportedMediaType,
     /// Fields that cannot be taken.
@@ -158,6 +162,11 @@ impl ApiError {
                 "send one `Authorization: Bearer` header with a valid key".to_owned(),
             ),
             Self::Forbidden(detail) => (StatusCode::FORBIDDEN, "forbidden", (*detail).to_owned()),
+            Self::ReadOnlyKey => (
+                StatusCode::FORBIDDEN,
+                "read_only_key",
+                "this key may only read: use one of scope write".to_owned(),
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -197,6 +206,11 @@ impl ApiError {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many",
                 format!("too many {what} are open: try again later"),
+            ),
+            Self::RateLimited(seconds) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                format!("too many requests: wait {seconds} s"),
             ),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -253,7 +267,11 @@ impl IntoResponse for ApiError {
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
         ) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+            let seconds = match self {
+                Self::RateLimited(seconds) => seconds,
+                _ => RETRY_AFTER_SECONDS,
+            };
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

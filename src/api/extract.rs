@@ -1,5 +1,4 @@
-//! What handlers take out of requests: who calls, ids, bodies and pages. Who calls comes first, so
-//! that nobody learns what is wrong with a body without a key.
+//! What handlers take out of requests beside who calls: ids, bodies and pages.
 
 use std::{collections::HashMap, str::FromStr, sync::Arc};
 
@@ -9,9 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::StreamExt;
-use secrecy::ExposeSecret;
 use serde::{Deserialize, de::DeserializeOwned};
-use subtle::ConstantTimeEq;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use utoipa::{
     IntoParams, ToSchema,
@@ -26,12 +23,7 @@ use super::{
     deadlines::Deadlines,
     error::{ApiError, FieldError},
 };
-use crate::{
-    app::App,
-    db::{Slicing, api_key},
-    domain::{EntityId, ids::Id, sync::Scope},
-    keys,
-};
+use crate::{app::App, db::Slicing, domain::ids::Id};
 
 /// So much of a body always has room, so that a few long ones that come slowly keep nobody else from
 /// being heard.
@@ -40,74 +32,6 @@ const SMALL_BODY_BYTES: usize = 16 * 1024;
 const DEFAULT_LIMIT: u64 = 50;
 /// Items a list gives at most.
 const MAX_LIMIT: u64 = 1000;
-
-/// Who calls.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Whose objects exist for this caller.
-    pub scope: Scope,
-    /// `operator`, or the id of the key.
-    pub name: String,
-}
-
-impl Caller {
-    /// Refuses everybody but the operator.
-    pub fn require_operator(&self) -> Result<(), ApiError> {
-        match self.scope {
-            Scope::Operator => Ok(()),
-            Scope::Entity(_) => Err(ApiError::Forbidden("this needs the operator's key")),
-        }
-    }
-
-    /// Another's entity does not exist for this caller.
-    pub fn require_entity(&self, entity: EntityId) -> Result<(), ApiError> {
-        match self.scope {
-            Scope::Entity(own) if own != entity => Err(ApiError::NotFound),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl FromRequestParts<Arc<App>> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let token = bearer_token(&parts.headers).ok_or(ApiError::Unauthorized)?;
-        if let Some(operator_key) = &app.operator_key
-            && bool::from(
-                token
-                    .as_bytes()
-                    .ct_eq(operator_key.expose_secret().as_bytes()),
-            )
-        {
-            return Ok(Self {
-                scope: Scope::Operator,
-                name: "operator".to_owned(),
-            });
-        }
-        if !keys::is_well_formed(token) {
-            return Err(ApiError::Unauthorized);
-        }
-        let found = api_key::find(&app.engine.db, &keys::hash(token)).await?;
-        let key = found.ok_or(ApiError::Unauthorized)?;
-        Ok(Self {
-            scope: key.entity_id.map_or(Scope::Operator, Scope::Entity),
-            name: key.id.to_string(),
-        })
-    }
-}
-
-/// The token of exactly one `Authorization: Bearer` header.
-pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next()?.to_str().ok()?;
-    if values.next().is_some() {
-        return None;
-    }
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
 
 /// The id in the path. A text that is no id names nothing.
 #[derive(Debug, Clone, Copy)]
@@ -442,33 +366,7 @@ fn decode_id(text: &str) -> Option<Uuid> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    fn headers(values: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn one_bearer_header_is_a_token_and_nothing_else_is() {
-        assert_eq!(bearer_token(&headers(&["Bearer abc"])), Some("abc"));
-        assert_eq!(bearer_token(&headers(&["bearer  abc "])), Some("abc"));
-        for wrong in [
-            &[][..],
-            &["Bearer"],
-            &["Bearer "],
-            &["Basic abc"],
-            &["abc"],
-            &["Bearer abc", "Bearer abc"],
-        ] {
-            assert_eq!(bearer_token(&headers(wrong)), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_message_names_what_is_right_and_not_what_was_sent() {

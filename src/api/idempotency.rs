@@ -21,9 +21,10 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::{
+    caller::{Caller, bearer_token},
     deadlines::Deadlines,
     error::{ApiError, PROBLEM_JSON, Problem},
-    extract::{Caller, bearer_token, read_body},
+    extract::read_body,
     oauth::is_form,
     to_the_end,
 };

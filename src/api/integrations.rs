@@ -15,8 +15,9 @@ use super::{
     List,
     bodies::{ChangedIntegration, Check, NewIntegration, SetStatus},
     by_hand,
+    caller::Caller,
     error::ApiError,
-    extract::{Body, Caller, DataParameter, NoFields, Paging, PathId, Query, encode_id},
+    extract::{Body, DataParameter, NoFields, Paging, PathId, Query, encode_id},
     idempotency::NewId,
     to_the_end,
 };

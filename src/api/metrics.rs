@@ -10,7 +10,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 
-use super::{error::ApiError, extract::Caller};
+use super::{caller::Caller, error::ApiError};
 use crate::{
     app::App,
     db::{

@@ -20,8 +20,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, db::Slice};
 
+mod admission;
 mod bodies;
 mod by_hand;
+mod caller;
+mod client_address;
 mod codes;
 mod connection;
 mod deadlines;
@@ -37,6 +40,7 @@ mod metrics;
 mod oauth;
 mod openapi;
 mod pages;
+mod rate_limit;
 mod records;
 mod runs;
 mod serve;
@@ -48,6 +52,7 @@ pub use deadlines::Deadlines;
 pub use error::{ApiError, FieldError};
 use openapi::Outline;
 pub use openapi::document;
+use rate_limit::RateLimits;
 pub use serve::serve;
 use site::Site;
 
@@ -92,12 +97,20 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
             Arc::clone(&app),
             idempotency::once,
         ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            admission::admit,
+        ))
+        .layer(Extension(Arc::new(RateLimits::new(&app))))
         .layer(middleware::from_fn(edge::within_deadline))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()
         }))
         .layer(middleware::from_fn(edge::within_header_bounds))
-        .layer(middleware::from_fn(edge::enter))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            edge::enter,
+        ))
         .layer(Extension(Site::new(public_url)))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&app),

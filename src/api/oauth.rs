@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    caller::Caller,
     error::ApiError,
-    extract::{Body, Caller, read_body},
+    extract::{Body, read_body},
     integrations::Shown,
     openapi::HTML,
     pages::{Confirm, Message, Page},

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{
+    admission::PROBES,
     codes::CODES,
     error::{PROBLEM_JSON, Problem},
     every_route,
@@ -36,7 +37,10 @@ nucleus keeps a person's connections to outside services, holds their credential
 in, and tells what is new.
 
 - **Keys.** `Authorization: Bearer KEY`. A key is the operator's, who sees everything, or one \
-entity's, for which the objects of others do not exist.
+entity's, for which the objects of others do not exist. One of scope `read` changes nothing.
+- **Limits.** An entity's key has so many requests a minute, as has an address without a valid key. \
+`RateLimit-Policy` and `RateLimit` tell how many, and what is left of them \
+(draft-ietf-httpapi-ratelimit-headers). Beyond that requests are 429 with `Retry-After`.
 - **Values.** Ids are UUIDs, times are RFC 3339 in UTC with six decimals. What is absent is null.
 - **Lists** are pages. `next_cursor` starts the next page and is null on the last one.
 - **Paths** work with and without the last slash. An unknown path is 404, a known one with another \
@@ -111,8 +115,11 @@ fn finished(mut document: Value) -> Value {
                 if method == "post" {
                     take_idempotency_key(operation);
                 }
-                let codes = problems(path, operation);
+                let codes = problems(method, path, operation);
                 finish(operation, codes, &schemas);
+                if !PROBES.contains(&path.as_str()) {
+                    tell_limits(operation);
+                }
             }
         }
     }
@@ -186,13 +193,41 @@ fn take_idempotency_key(operation: &mut Value) {
     }
 }
 
+/// Says how the good answers of an operation tell what is left of a limit.
+fn tell_limits(operation: &mut Value) {
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if !status.starts_with('2') {
+            continue;
+        }
+        for (name, description) in [
+            (
+                "RateLimit-Policy",
+                "Requests in which time; absent without a limit.",
+            ),
+            (
+                "RateLimit",
+                "What is left, and in how many seconds all of it is back.",
+            ),
+        ] {
+            response["headers"][name] =
+                json!({"description": description, "schema": {"type": "string"}});
+        }
+    }
+}
+
 /// The codes of the problems that an operation may be answered with: those that follow from its
 /// shape, and those that its annotation names.
-fn problems(path: &str, operation: &Value) -> BTreeSet<&'static str> {
+fn problems(method: &str, path: &str, operation: &Value) -> BTreeSet<&'static str> {
     let mut codes: BTreeSet<&str> = ["headers_too_large", "internal", "unavailable"].into();
     // utoipa writes "without a key" as an empty requirement.
     if operation.get("security") != Some(&json!([{}])) {
         codes.insert("unauthorized");
+        if method != "get" {
+            codes.insert("read_only_key");
+        }
+    }
+    if !PROBES.contains(&path) {
+        codes.insert("rate_limited");
     }
     if path.contains('{') {
         codes.insert("not_found");
@@ -282,9 +317,11 @@ fn problem(codes: &[&str]) -> Value {
             {"properties": {"code": {"enum": codes}}},
         ]}}},
     });
-    let header = match codes {
-        ["unauthorized"] => Some(("WWW-Authenticate", "The scheme: `Bearer`.")),
-        ["too_many" | "unavailable"] => Some(("Retry-After", "Seconds to wait.")),
+    let header = match codes.first() {
+        Some(&"unauthorized") => Some(("WWW-Authenticate", "The scheme: `Bearer`.")),
+        Some(&("rate_limited" | "too_many" | "unavailable")) => {
+            Some(("Retry-After", "Seconds to wait."))
+        }
         _ => None,
     };
     if let Some((name, description)) = header {

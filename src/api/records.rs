@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use super::{
     List,
+    caller::Caller,
     error::ApiError,
-    extract::{Caller, Deleted, Paging, PathId, Query, encode_id},
+    extract::{Deleted, Paging, PathId, Query, encode_id},
 };
 use crate::{
     app::App,

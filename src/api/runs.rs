@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 
 use super::{
     List,
+    caller::Caller,
     error::ApiError,
-    extract::{Body, Caller, NoFields, Paging, PathId, Query, encode_id},
+    extract::{Body, NoFields, Paging, PathId, Query, encode_id},
     to_the_end,
 };
 use crate::{

@@ -6,11 +6,7 @@ use axum::{Extension, Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    error::ApiError,
-    extract::{Caller, Query},
-    site::Site,
-};
+use super::{caller::Caller, error::ApiError, extract::Query, site::Site};
 use crate::{
     app::App,
     domain::{CredentialType, ServiceName},

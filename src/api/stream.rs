@@ -24,11 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{
-    deadlines::Deadlines,
-    error::ApiError,
-    extract::{Caller, PathId},
-};
+use super::{caller::Caller, deadlines::Deadlines, error::ApiError, extract::PathId};
 use crate::{
     app::App,
     db::{DbError, sync_run},

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use secrecy::ExposeSecret;
 
 use super::say;
@@ -11,7 +11,7 @@ use crate::{
     app::{App, Setup},
     config::Config,
     db::{
-        api_key::{self, ApiKeyId},
+        api_key::{self, ApiKeyId, KeyScope},
         entity,
     },
     domain::{EntityId, SystemClock, time},
@@ -21,8 +21,15 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key and print it, this once, on a line of its own.
-    Create(Owner),
-    /// Print id, owner and times of each.
+    Create {
+        /// Whose it is.
+        #[command(flatten)]
+        owner: Owner,
+        /// Whether it may change anything, or only look.
+        #[arg(long, value_enum, default_value = "write")]
+        scope: ScopeArgument,
+    },
+    /// Print id, owner, scope, state, and when each was made and last used.
     List,
     /// Make a key worthless.
     Revoke {
@@ -43,12 +50,30 @@ pub struct Owner {
     operator: bool,
 }
 
+/// What the key may do.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ScopeArgument {
+    /// Look at everything its owner may see.
+    Read,
+    /// Change it too.
+    Write,
+}
+
+impl From<ScopeArgument> for KeyScope {
+    fn from(argument: ScopeArgument) -> Self {
+        match argument {
+            ScopeArgument::Read => Self::Read,
+            ScopeArgument::Write => Self::Write,
+        }
+    }
+}
+
 /// Does it.
 pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
     let app = App::build(config, Arc::new(SystemClock), Setup::Expect).await?;
     let db = &app.engine.db;
     match command {
-        KeyCommand::Create(owner) => {
+        KeyCommand::Create { owner, scope } => {
             let entity = match owner.entity {
                 Some(text) => {
                     let id: EntityId = text
@@ -63,7 +88,7 @@ pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
                 }
                 None => None,
             };
-            say(app.create_key(entity).await?.expose_secret());
+            say(app.create_key(entity, scope.into()).await?.expose_secret());
         }
         KeyCommand::List => {
             for key in api_key::list(db).await? {
@@ -73,9 +98,13 @@ pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
                 let state = key.revoked_at.map_or("live".to_owned(), |at| {
                     format!("revoked {}", time::rfc3339(at))
                 });
+                let used = key.last_used_at.map_or("never used".to_owned(), |at| {
+                    format!("last used {}", time::rfc3339(at))
+                });
                 say(&format!(
-                    "{}  {owner}  {}  {state}",
+                    "{}  {owner}  {:5}  created {}  {used}  {state}",
                     key.id,
+                    key.scope,
                     time::rfc3339(key.created_at)
                 ));
             }

@@ -186,6 +186,9 @@ pub(super) async fn leave(app: Arc<App>, tasks: TaskTracker, rest: impl Future<O
         if let Err(error) = app.save_totals().await {
             tracing::warn!(error = %error, "what was counted last is lost");
         }
+        if let Err(error) = app.save_key_uses().await {
+            tracing::warn!(error = %error, "when keys were used last is lost");
+        }
         // It waits for every connection that is in use.
         if let Err(error) = app.engine.db.clone().close().await {
             tracing::warn!(error = %error, "the database was not closed");

@@ -113,6 +113,26 @@ pub const KEYS: &[Key] = &[
         "1048576",
         "Longest request body, 1024 to 67108864 bytes",
     ),
+    open(
+        "http.requests_per_key",
+        "1200",
+        "Requests a minute with one key of an entity, up to 1000000; 0 is no limit. What the operator's keys ask for is not limited",
+    ),
+    open(
+        "http.requests_per_address",
+        "300",
+        "Requests a minute without a key from one address (of IPv6, one /64), up to 1000000; 0 is no limit",
+    ),
+    open(
+        "http.failures_per_address",
+        "60",
+        "Requests a minute with a wrong key from one address that are told so, up to 1000000; 0 is no limit",
+    ),
+    open(
+        "http.trusted_proxies",
+        "0",
+        "Proxies in front of the API, 0 to 16, each of which adds its client's address to `X-Forwarded-For`: Cloud Run is 1, a load balancer before it another. With 0 the header is not believed",
+    ),
     secret(
         "database.url",
         "`sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`, with `?sslmode=verify-full` and `&sslrootcert=FILE` for TLS, or `postgres://USER:PASSWORD@/NAME?host=/FOLDER` for a Unix socket. Default: `nucleus.db` in the data folder",

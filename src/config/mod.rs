@@ -9,6 +9,7 @@ use std::{
     ffi::OsString,
     fmt,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -66,6 +67,21 @@ pub struct Http {
     pub return_to: Vec<String>,
     /// Longest request body, in bytes.
     pub body_limit_bytes: usize,
+    /// How many requests who may send.
+    pub rate_limits: RateLimits,
+    /// Proxies in front of the API that add the address of their client to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
+}
+
+/// Requests a minute; none where there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimits {
+    /// With one key of an entity.
+    pub per_key: Option<NonZeroU32>,
+    /// Without a key, from one address.
+    pub per_address: Option<NonZeroU32>,
+    /// With a key that is none, from one address.
+    pub failures_per_address: Option<NonZeroU32>,
 }
 
 impl Http {

@@ -1,8 +1,8 @@
 //! What each section means: its types, limits and the defaults that depend on other settings.
 
 use std::{
-    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
-    time::Duration,
+    collections::BTreeMap, fmt::Display, net::SocketAddr, num::NonZeroU32, path::PathBuf,
+    str::FromStr, time::Duration,
 };
 
 use base64::{
@@ -16,8 +16,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, Database, Events, Http, LogFormat, OPERATOR_KEY_MIN_CHARS, Queue, QueueKind, Secrets,
-    SecretsKind, Service, Sync, Telemetry,
+    Config, Database, Events, Http, LogFormat, OPERATOR_KEY_MIN_CHARS, Queue, QueueKind,
+    RateLimits, Secrets, SecretsKind, Service, Sync, Telemetry,
     reader::{Noted, Reader},
 };
 use crate::{
@@ -107,12 +107,16 @@ fn http(reader: &mut Reader) -> Result<Http, Noted> {
     let body_limit_bytes = reader.value("http.body_limit_bytes", |text| {
         between(text, 1024, 64 * 1024 * 1024)
     });
+    let rate_limits = rate_limits(reader);
+    let trusted_proxies = reader.value("http.trusted_proxies", |text| between(text, 0, 16));
     let http = Http {
         listen: listen?,
         public_url: public_url?,
         operator_key: operator_key?,
         return_to: return_to?,
         body_limit_bytes: body_limit_bytes?,
+        rate_limits: rate_limits?,
+        trusted_proxies: trusted_proxies?,
     };
     if http.public_url.is_none() && http.listen.ip().is_unspecified() {
         reader.warn(format!(
@@ -121,6 +125,22 @@ fn http(reader: &mut Reader) -> Result<Http, Noted> {
         ));
     }
     Ok(http)
+}
+
+fn rate_limits(reader: &mut Reader) -> Result<RateLimits, Noted> {
+    // 0 is no limit.
+    let mut limit = |name: &str| {
+        let read = |text: &str| between(text, 0, 1_000_000).map(NonZeroU32::new);
+        reader.value(&format!("http.{name}"), read)
+    };
+    let per_key = limit("requests_per_key");
+    let per_address = limit("requests_per_address");
+    let failures_per_address = limit("failures_per_address");
+    Ok(RateLimits {
+        per_key: per_key?,
+        per_address: per_address?,
+        failures_per_address: failures_per_address?,
+    })
 }
 
 fn listen(reader: &mut Reader) -> Result<SocketAddr, Noted> {

@@ -141,7 +141,8 @@ pub async fn sweep(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// Moves what was counted to the database every five seconds until `shutdown`.
+/// Moves what was counted, and when keys were used, to the database every five seconds until
+/// `shutdown`.
 #[expect(
     clippy::disallowed_methods,
     reason = "passes are on the machine's clock"
@@ -153,6 +154,10 @@ pub async fn save_totals(app: Arc<App>, shutdown: CancellationToken) {
                 error = errors::chain(&error),
                 "what was counted is saved later"
             );
+        }
+        if let Err(error) = app.save_key_uses().await {
+            let error = errors::chain(&error);
+            tracing::warn!(error, "when keys were used is saved later");
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use nucleus::{
-    db::{Slicing, integration, integration::Filter},
+    db::{Slicing, api_key::KeyScope, integration, integration::Filter},
     demo::Mailbox,
     domain::sync::Scope,
 };
@@ -32,6 +32,7 @@ mod good_requests;
 mod hang_up;
 mod health;
 mod idempotency;
+mod limits;
 mod lists;
 mod oauth;
 mod removing;
@@ -207,7 +208,13 @@ fn bearer(key: &str) -> String {
 
 /// A key of an entity.
 async fn key_of(app: &TestApp, entity: &str) -> String {
-    let key = app.app.create_key(Some(entity.parse().unwrap())).await;
+    key_that_may(app, entity, KeyScope::Write).await
+}
+
+/// A key of an entity with this scope.
+async fn key_that_may(app: &TestApp, entity: &str, scope: KeyScope) -> String {
+    let entity = Some(entity.parse().unwrap());
+    let key = app.app.create_key(entity, scope).await;
     key.unwrap().expose_secret().to_owned()
 }
 

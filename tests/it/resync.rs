@@ -1,7 +1,10 @@
 //! A cursor that is too old: everything is listed again, only what is missing is fetched, and what
 //! vanished is erased, unless it is suspiciously much.
 
-use nucleus::demo::{Fault, Mailbox, Match, Method};
+use nucleus::{
+    db::api_key::KeyScope,
+    demo::{Fault, Mailbox, Match, Method},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -207,7 +210,7 @@ async fn the_operator_may_confirm_many_deletions_and_an_entity_may_not() {
         .to_owned();
     let key = app
         .app
-        .create_key(Some(entity.parse().unwrap()))
+        .create_key(Some(entity.parse().unwrap()), KeyScope::Write)
         .await
         .unwrap();
     let key = secrecy::ExposeSecret::expose_secret(&key).to_owned();

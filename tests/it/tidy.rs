@@ -171,6 +171,7 @@ const PLACES: Table = &[
     ("hyper_util", &["api/connection", "api/serve"]),
     ("prometheus_client", &["metrics/"]),
     ("google_cloud_pubsub", &["queue/"]),
+    ("governor", &["api/rate_limit"]),
     ("utoipa_axum", &["api/"]),
     ("utoipa_swagger_ui", &["api/docs"]),
     ("rustix", &["cli/"]),

@@ -1,6 +1,9 @@
 //! Who calls: one good header, or 401 before anything else is looked at.
 
-use nucleus::{app, db::api_key};
+use nucleus::{
+    app,
+    db::api_key::{self, KeyScope},
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -239,9 +242,70 @@ async fn a_key_without_an_entity_is_the_operators() {
     // One is configured, so none is made.
     let first = app::first_operator_key(&app.app).await.unwrap();
     assert!(first.is_none());
-    let key = app.app.create_key(None).await.unwrap();
+    let key = app.app.create_key(None, KeyScope::Write).await.unwrap();
     let key = Some(key.expose_secret());
     let body = Some(json!({"name": "Another"}));
     let (status, _) = app.send_as(key, "POST", "/entities", body).await;
     assert_eq!(status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_has_two_keys_of_a_scope_so_that_one_can_take_the_others_place() {
+    let app = start().await;
+    let entity = app.entity().await;
+    let first = key_of(&app, &entity).await;
+    let second = key_of(&app, &entity).await;
+    let owner = Some(entity.parse().unwrap());
+    let refused = app.app.create_key(owner, KeyScope::Write).await;
+    let refused = refused.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("nucleus key revoke"), "{refused}");
+    for key in [&first, &second] {
+        let (status, _) = app.send_as(Some(key), "GET", "/integrations", None).await;
+        assert_eq!(status, 200);
+    }
+    // Keys that only read are counted apart, and a revoked one makes room.
+    app.app.create_key(owner, KeyScope::Read).await.unwrap();
+    let db = &app.app.engine.db;
+    let row = api_key::find(db, &nucleus::keys::hash(&first)).await;
+    let tx = db.begin().await.unwrap();
+    let id = row.unwrap().unwrap().id;
+    api_key::revoke(&tx, id, app.app.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    app.app.create_key(owner, KeyScope::Write).await.unwrap();
+    let nobody = Some(super::NOBODY.parse().unwrap());
+    assert!(app.app.create_key(nobody, KeyScope::Write).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_keys_made_at_once_two_are_made() {
+    let app = super::start().await;
+    let entity = app.entity().await;
+    let owner = Some(entity.parse().unwrap());
+    let making = (0..8).map(|_| app.app.create_key(owner, KeyScope::Write));
+    let made = futures_util::future::join_all(making).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_key_was_used_is_known_to_the_minute() {
+    let app = super::start().await;
+    let entity = app.entity().await;
+    let key = key_of(&app, &entity).await;
+    let db = &app.app.engine.db;
+    let used = async || {
+        app.app.save_key_uses().await.unwrap();
+        let row = api_key::find(db, &nucleus::keys::hash(&key)).await.unwrap();
+        row.unwrap().last_used_at
+    };
+    assert_eq!(used().await, None);
+    let first = app.app.now();
+    app.send_as(Some(&key), "GET", "/integrations", None).await;
+    assert_eq!(used().await, Some(first));
+    app.clock.advance(chrono::TimeDelta::seconds(50));
+    app.send_as(Some(&key), "GET", "/integrations", None).await;
+    assert_eq!(used().await, Some(first));
+    app.clock.advance(chrono::TimeDelta::seconds(10));
+    let last = app.app.now();
+    app.send_as(Some(&key), "GET", "/integrations", None).await;
+    assert_eq!(used().await, Some(last));
 }

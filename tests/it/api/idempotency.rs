@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use nucleus::{
+    db::api_key::KeyScope,
     demo::{Mailbox, Method},
     keys,
 };
@@ -124,7 +125,7 @@ async fn a_key_is_of_a_caller_a_method_and_a_path() {
     let app = start().await;
     let (one, two) = (app.entity().await, app.entity().await);
     let before = count(&app, "entity").await;
-    let second = app.app.create_key(None).await.unwrap();
+    let second = app.app.create_key(None, KeyScope::Write).await.unwrap();
     let second = secrecy::ExposeSecret::expose_secret(&second).to_owned();
     let name = r#"{"name": "Ada"}"#;
     let (first, replayed) = post(&app, "k", "/entities", name).await;

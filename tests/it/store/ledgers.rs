@@ -233,8 +233,10 @@ async fn a_key_is_found_by_its_hash_until_it_is_revoked() {
             id: ApiKeyId::new(),
             entity_id,
             hash: hash.repeat(64),
+            scope: "write".to_owned(),
             created_at: at(0),
             revoked_at: None,
+            last_used_at: None,
         };
         let (own, operator) = (key(Some(entity), "a"), key(None, "b"));
         assert!(!api_key::has_operator_key(db).await.unwrap());

@@ -1,0 +1,77 @@
+//! Whether a request is let in: asks once who sends it, and counts it against their limit.
+//!
+//! A valid key is never refused for what others at its address do, because behind a proxy that is not
+//! configured everybody has one address. So requests with a key are counted by key, and those without
+//! one, or with a wrong one, by address.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    caller::Identity,
+    client_address::ClientAddress,
+    error::ApiError,
+    rate_limit::{RateLimits, Standing},
+};
+use crate::{app::App, domain::sync::Scope};
+
+/// Routes that are asked by whoever runs the process, at any rate and by no key.
+pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
+/// How much there is, and in which time.
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// How much of it is left.
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Lets a request in with the [`Identity`] of who sends it, or refuses it because of too many.
+pub(super) async fn admit(
+    State(app): State<Arc<App>>,
+    Extension(limits): Extension<Arc<RateLimits>>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
+    route: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if route.is_some_and(|route| PROBES.contains(&route.as_str())) {
+        return next.run(request).await;
+    }
+    let identity = Identity::of(request.headers(), &app).await;
+    let standing = match &identity {
+        Identity::Nobody => limits.without_key(address),
+        Identity::Impostor => limits.with_wrong_key(address),
+        Identity::Known(caller) => match (caller.scope, caller.key) {
+            (Scope::Entity(_), Some(key)) => limits.with_key(key),
+            _ => None,
+        },
+        Identity::Unknown(_) => None,
+    };
+    let mut response = match standing.and_then(|standing| standing.retry_after) {
+        Some(seconds) => ApiError::RateLimited(seconds).into_response(),
+        None => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+    };
+    if let Some(standing) = standing {
+        tell(&mut response, &standing);
+    }
+    response
+}
+
+fn tell(response: &mut Response, standing: &Standing) {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (RATE_LIMIT_POLICY, standing.policy()),
+        (RATE_LIMIT, standing.limit()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! How many requests a minute who may send, over the crate `governor`: what is left comes back
+//! steadily, and up to a minute's worth may be spent at once.
+//!
+//! A process counts for itself: behind a load balancer over `n` processes a client has up to `n` times
+//! as much.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, MonotonicClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::HashMapStateStore,
+};
+
+use crate::{app::App, db::api_key::ApiKeyId};
+
+/// Who has been counted is told apart by so many numbers at most, which is the bound on memory: some
+/// 20 MB. Two addresses share a number by an accident that nobody can bring about.
+const SLOTS: u64 = 1 << 18;
+/// After so many requests whoever has spent nothing for a minute is forgotten.
+const FORGET_EVERY: u32 = 4096;
+/// Seconds in which what was spent comes back.
+const WINDOW_SECONDS: u64 = 60;
+
+type Counters =
+    RateLimiter<u64, HashMapStateStore<u64>, MonotonicClock, StateInformationMiddleware>;
+
+/// A limit, and who has how much of it left.
+pub(super) struct Limit {
+    /// Its name in the answers' fields.
+    policy: &'static str,
+    per_minute: NonZeroU32,
+    clock: MonotonicClock,
+    counters: Counters,
+    /// Nobody outside knows it, so nobody can look for who shares a number with whom.
+    hasher: RandomState,
+    requests: AtomicU32,
+}
+
+/// How a client stands after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    policy: &'static str,
+    /// Requests a minute.
+    quota: u32,
+    /// Requests that are left at once.
+    remaining: u32,
+    /// For how long it has to wait, where this request was one too many; in seconds, at least one.
+    pub(super) retry_after: Option<u64>,
+}
+
+impl Limit {
+    fn new(policy: &'static str, per_minute: NonZeroU32) -> Self {
+        let quota = Quota::per_minute(per_minute);
+        Self {
+            policy,
+            per_minute,
+            clock: MonotonicClock,
+            counters: RateLimiter::new(quota, HashMapStateStore::default(), MonotonicClock),
+            hasher: RandomState::new(),
+            requests: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a request of `who`.
+    pub(super) fn count(&self, who: impl Hash) -> Standing {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+        if requests.is_multiple_of(FORGET_EVERY) {
+            self.counters.retain_recent();
+            self.counters.shrink_to_fit();
+        }
+        let slot = self.hasher.hash_one(who) % SLOTS;
+        let (remaining, retry_after) = match self.counters.check_key(&slot) {
+            Ok(snapshot) => (snapshot.remaining_burst_capacity(), None),
+            Err(refused) => {
+                let wait = refused.wait_time_from(self.clock.now());
+                (0, Some(wait.as_secs() + 1))
+            }
+        };
+        Standing {
+            policy: self.policy,
+            quota: self.per_minute.get(),
+            remaining,
+            retry_after,
+        }
+    }
+}
+
+impl Standing {
+    /// The value of `RateLimit-Policy`.
+    ///
+    /// Source: <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/>, section 3.
+    pub(super) fn policy(&self) -> String {
+        format!("\"{}\";q={};w={WINDOW_SECONDS}", self.policy, self.quota)
+    }
+
+    /// The value of `RateLimit`: what is left, and after how many seconds all of it is back.
+    ///
+    /// Source: as for [`Standing::policy`], section 4.
+    pub(super) fn limit(&self) -> String {
+        let spent = u64::from(self.quota - self.remaining);
+        let reset = (spent * WINDOW_SECONDS).div_ceil(u64::from(self.quota));
+        format!("\"{}\";r={};t={reset}", self.policy, self.remaining)
+    }
+}
+
+/// All limits of the API; absent ones are switched off.
+pub(super) struct RateLimits {
+    per_key: Option<Limit>,
+    per_address: Option<Limit>,
+    failures: Option<Limit>,
+}
+
+impl RateLimits {
+    /// As they are configured.
+    pub(super) fn new(app: &App) -> Self {
+        let limits = app.rate_limits;
+        let limit = |policy, per_minute: Option<NonZeroU32>| {
+            per_minute.map(|per_minute| Limit::new(policy, per_minute))
+        };
+        Self {
+            per_key: limit("key", limits.per_key),
+            per_address: limit("address", limits.per_address),
+            failures: limit("failures", limits.failures_per_address),
+        }
+    }
+
+    /// Counts a request with a valid key.
+    pub(super) fn with_key(&self, key: ApiKeyId) -> Option<Standing> {
+        self.per_key.as_ref().map(|limit| limit.count(key))
+    }
+
+    /// Counts a request without a key.
+    pub(super) fn without_key(&self, address: Option<IpAddr>) -> Option<Standing> {
+        let limit = self.per_address.as_ref();
+        limit.map(|limit| limit.count(address.map(client)))
+    }
+
+    /// Counts a request with a wrong key.
+    pub(super) fn with_wrong_key(&self, address: Option<IpAddr>) -> Option<Standing> {
+        let limit = self.failures.as_ref();
+        limit.map(|limit| limit.count(address.map(client)))
+    }
+}
+
+/// What stands for the client at an address: with IPv6 a household has a /64 at least.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        canonical => canonical,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per_minute: u32) -> Limit {
+        Limit::new("key", NonZeroU32::new(per_minute).unwrap())
+    }
+
+    #[test]
+    fn a_minutes_worth_may_be_spent_at_once_and_no_more() {
+        let limit = limit(3);
+        let standings: Vec<Standing> = (0..4).map(|_| limit.count("a")).collect();
+        let fields: Vec<String> = standings.iter().map(Standing::limit).collect();
+        assert_eq!(
+            fields,
+            [
+                "\"key\";r=2;t=20",
+                "\"key\";r=1;t=40",
+                "\"key\";r=0;t=60",
+                "\"key\";r=0;t=60"
+            ]
+        );
+        assert_eq!(standings[0].policy(), "\"key\";q=3;w=60");
+        let waits: Vec<bool> = standings.iter().map(|s| s.retry_after.is_some()).collect();
+        assert_eq!(waits, [false, false, false, true]);
+        let wait = standings[3].retry_after.unwrap();
+        assert!((1..=21).contains(&wait), "{wait}");
+        // Another has lost nothing by it.
+        assert_eq!(limit.count("b").limit(), "\"key\";r=2;t=20");
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_come() {
+        let limit = limit(60);
+        for who in 0..2 * SLOTS {
+            limit.count(who);
+        }
+        assert!(limit.counters.len() as u64 <= SLOTS);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network_and_a_mapped_address_is_ipv4() {
+        let client = |text: &str| client(text.parse().unwrap()).to_string();
+        assert_eq!(client("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(client("2001:db8:1:2:ffff::1"), "2001:db8:1:2::");
+        assert_eq!(client("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(client("192.0.2.7"), "192.0.2.7");
+    }
+}
