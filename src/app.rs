@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -19,14 +19,20 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
+    audit::AuditedStore,
     config::{Config, Database, QueueKind, RateLimits, SecretsKind, Service as ServiceConfig},
     connectors::{self, ApiClient},
     db::{
         self, Db, DbError,
         api_key::{self, ApiKey, ApiKeyId, KeyScope, MAX_LIVE_KEYS},
+        audit_log::{self, Act},
         metric_total, schema,
     },
-    domain::{Clock, EntityId, ServiceName, ids::Id},
+    domain::{
+        Clock, EntityId, ServiceName,
+        audit::{Action, Origin},
+        ids::Id,
+    },
     integrations::Integrations,
     keys::{self, Key},
     loops::Loops,
@@ -35,7 +41,8 @@ use crate::{
     providers,
     queue::{Broker, pubsub::PubSub},
     secrets::{
-        SecretManager, SecretManagerError, SecretStore, Vault, VaultError, VaultKey, gcp::Place,
+        Keys, SecretManager, SecretManagerError, SecretStore, Vault, VaultError, VaultKey,
+        gcp::Place,
     },
     sync::{Engine, Limits, Service},
 };
@@ -152,6 +159,7 @@ impl App {
         queue: Queue,
     ) -> anyhow::Result<Arc<Self>> {
         prepare_data_dir(&config.data_dir)?;
+        warn_if_open_to_others(&config.data_dir)?;
         let url = config.database.url.expose_secret();
         let db = Db::connect(url, limits(&config.database))
             .await
@@ -164,7 +172,9 @@ impl App {
             Queue::Embedded => db,
             Queue::Broker(_) => db.relayed(),
         };
-        let secrets = open_secrets(config, setup).await?;
+        let store = open_secrets(config, setup).await?;
+        let audited = AuditedStore::new(store, db.clone(), Arc::clone(&clock));
+        let secrets: Arc<dyn SecretStore> = Arc::new(audited);
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
             .iter()
@@ -316,6 +326,9 @@ impl App {
             );
         }
         api_key::insert(&tx, &row).await?;
+        let target = row.id.to_string();
+        let act = Act::done(entity, Action::KeyCreate, &target);
+        audit_log::append(&tx, &act, row.created_at).await?;
         Ok(tx.commit().await?)
     }
 }
@@ -387,19 +400,34 @@ pub fn prepare_data_dir(data_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| not_writable(data_dir))
 }
 
+fn warn_if_open_to_others(data_dir: &Path) -> io::Result<()> {
+    let mode = data_dir.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            folder = %data_dir.display(),
+            mode = format!("{mode:04o}"),
+            "the data folder is open to others, and mail is in it: run chmod 700"
+        );
+    }
+    Ok(())
+}
+
 /// The vault as it is: nothing is made, removed or locked. `None` where there is none yet.
 pub async fn look_at_vault(config: &Config) -> Result<Option<Vault>, VaultError> {
     let folder = config.data_dir.join(VAULT_FOLDER);
-    match configured_vault_key(config) {
-        Some(key) => Vault::look(folder, key).await,
+    match configured_vault_keys(config) {
+        Some(keys) => Vault::look(folder, keys).await,
         None => Vault::look_with_key_file(folder, config.data_dir.join(VAULT_KEY_FILE)).await,
     }
 }
 
-fn configured_vault_key(config: &Config) -> Option<VaultKey> {
-    let key = config.secrets.vault_key.as_ref()?;
-    let bytes = SecretBox::new(Box::new(*key.expose_secret()));
-    Some(VaultKey::new(bytes))
+fn configured_vault_keys(config: &Config) -> Option<Keys> {
+    let read = |bytes: &SecretBox<[u8; 32]>| {
+        VaultKey::new(SecretBox::new(Box::new(*bytes.expose_secret())))
+    };
+    let key = config.secrets.vault_key.as_ref().map(read)?;
+    let previous = config.secrets.previous_vault_key.as_ref().map(read);
+    Some(Keys::new(key, previous))
 }
 
 /// Secret Manager, where credentials are kept there. It is not asked for anything yet.
@@ -423,18 +451,19 @@ pub async fn secret_manager(config: &Config) -> Result<Option<SecretManager>, Se
 async fn open_secrets(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
     match secret_manager(config).await? {
         Some(secrets) => Ok(Arc::new(secrets)),
-        None => open_vault(config, setup).await,
+        None => Ok(Arc::new(open_vault(config, setup).await?)),
     }
 }
 
-async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn SecretStore>> {
+/// The vault of the configuration.
+pub async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Vault> {
     let folder = config.data_dir.join(VAULT_FOLDER);
     let key_file = config.data_dir.join(VAULT_KEY_FILE);
-    if let Some(key) = configured_vault_key(config) {
-        return Ok(Arc::new(Vault::open(folder, key).await?));
+    if let Some(keys) = configured_vault_keys(config) {
+        return Ok(Vault::open(folder, keys).await?);
     }
     if setup == Setup::Expect {
-        return Ok(Arc::new(Vault::open_with_key_file(folder, key_file).await?));
+        return Ok(Vault::open_with_key_file(folder, key_file).await?);
     }
     let (vault, made) = Vault::open_or_create(folder, key_file.clone()).await?;
     if made {
@@ -443,7 +472,7 @@ async fn open_vault(config: &Config, setup: Setup) -> anyhow::Result<Arc<dyn Sec
             "the vault's key was made; without it the stored credentials are lost: keep a copy"
         );
     }
-    Ok(Arc::new(vault))
+    Ok(vault)
 }
 
 /// A service's authorization server and API, and its registered client.
@@ -490,6 +519,8 @@ pub async fn show_first_operator_key(
     }
     let key = Key::generate();
     show(key.expose());
-    app.keep_key(&key, None, KeyScope::Write).await?;
+    Origin::command()
+        .scope(app.keep_key(&key, None, KeyScope::Write))
+        .await?;
     Ok(Some(key.into_secret()))
 }

@@ -14,15 +14,19 @@ use tracing::Span;
 use utoipa::ToSchema;
 
 use crate::{
+    audit::Attempt,
     db::{
-        Db, DbError, entity, former_integration, integration,
+        Db, DbError, Tx,
+        audit_log::{self, Act},
+        entity, former_integration, integration,
         integration::{Grant, Integration, Named},
         outbox, raw_data, secret_intent,
         secret_intent::{SecretIntent, SecretIntentId},
         sync_run,
     },
     domain::{
-        Clock, EntityId, IntegrationId, ServiceName, errors, ids::Id, record::Change, sync::Scope,
+        Clock, EntityId, IntegrationId, ServiceName, audit::Action, errors, ids::Id,
+        record::Change, sync::Scope,
     },
     oauth::tokens::TokenService,
     secrets::{Credentials, Labels, SecretError, SecretName, SecretPath, SecretStore},
@@ -158,6 +162,7 @@ impl Integrations {
         let tx = self.db.begin().await?;
         integration::insert(&tx, row).await?;
         secret_intent::delete(&tx, intent).await?;
+        self.write_down(&tx, row, Action::IntegrationCreate).await?;
         tx.commit().await
     }
 
@@ -197,6 +202,8 @@ impl Integrations {
         if let Some(account) = account {
             integration::set_account(&tx, found.id, account, now).await?;
         }
+        self.write_down(&tx, found, Action::CredentialsReplace)
+            .await?;
         tx.commit().await
     }
 
@@ -235,6 +242,8 @@ impl Integrations {
         };
         outbox::delete_sync_requests(&tx, found.id).await?;
         integration::delete(&tx, found.id).await?;
+        self.write_down(&tx, found, Action::IntegrationRemove)
+            .await?;
         tx.commit().await?;
         self.tokens.forget(found.id);
         self.destroy_last(found.secret_path.as_deref(), intent.id)
@@ -247,11 +256,17 @@ impl Integrations {
         })
     }
 
-    async fn delete_records(
-        &self,
-        tx: &crate::db::Tx,
-        found: &Integration,
-    ) -> Result<u64, DbError> {
+    /// Appends what is done with a connection to the audit log, at the end of the transaction that does
+    /// it.
+    async fn write_down(&self, tx: &Tx, of: &Integration, action: Action) -> Result<(), DbError> {
+        let target = of.id.to_string();
+        let act = Act::done(of.entity_id, action, &target);
+        audit_log::append(tx, &act, self.clock.now())
+            .await
+            .map(drop)
+    }
+
+    async fn delete_records(&self, tx: &Tx, found: &Integration) -> Result<u64, DbError> {
         let source = outbox::Source {
             entity_id: found.entity_id,
             integration_id: found.id,
@@ -320,7 +335,18 @@ impl Integrations {
         if integration::sharing_grant(&self.db, grant).await? > 0 {
             return Ok((false, Some("shared_grant".to_owned())));
         }
-        match self.tokens.revoke(service, token).await {
+        let target = grant.of.map_or(service.to_string(), |id| id.to_string());
+        let attempt = Attempt::begin(
+            &self.db,
+            self.clock.as_ref(),
+            Some(grant.entity_id),
+            Action::GrantRevoke,
+            &target,
+        )
+        .await?;
+        let revoked = self.tokens.revoke(service, token).await;
+        attempt.end(revoked.is_ok(), &target).await;
+        match revoked {
             Ok(()) => Ok((true, None)),
             Err(error) => {
                 tracing::warn!(
@@ -464,6 +490,9 @@ impl Integrations {
         }
         let tx = self.db.begin().await?;
         entity::delete(&tx, id).await?;
+        let target = id.to_string();
+        let act = Act::done(id, Action::EntityRemove, &target);
+        audit_log::append(&tx, &act, self.clock.now()).await?;
         tx.commit().await?;
         // A connection made meanwhile went with the entity; nobody will write these names again.
         for service in ServiceName::ALL {

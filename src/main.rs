@@ -6,10 +6,12 @@ use clap::{Parser, Subcommand};
 use nucleus::{
     api,
     cli::{
-        self, dead_letter::DeadLetterCommand, demo::DemoArgs, doctor::DoctorArgs,
-        entity::EntityCommand, events::EventsCommand, import::ImportCommand, key::KeyCommand,
+        self, audit::AuditCommand, dead_letter::DeadLetterCommand, demo::DemoArgs,
+        doctor::DoctorArgs, entity::EntityCommand, events::EventsCommand, import::ImportCommand,
+        key::KeyCommand, vault::VaultCommand,
     },
     config::{Config, ConfigErrors},
+    domain::audit::Origin,
     telemetry,
     traces::Traces,
 };
@@ -69,6 +71,12 @@ enum Command {
     /// Who may call the API.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The key that credentials are sealed with.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// What was done with credentials and by administration.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 /// Wrong usage or configuration, as clap has it too.
@@ -76,6 +84,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = cli::refuse_core_dumps() {
+        cli::note(&format!("core dumps cannot be switched off: {error}"));
+    }
     // The set of cryptography is chosen once, for every TLS connection of the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -96,6 +107,11 @@ fn main() -> ExitCode {
         }
         Err(error) => cli::report(&error),
     }
+}
+
+/// A command's work, which is written down as the operator's.
+async fn by_operator<W: Future>(work: W) -> W::Output {
+    Origin::command().scope(work).await
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -126,11 +142,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Work => cli::roles::work(&config).await,
         Command::Tick => cli::roles::tick(&config).await,
         Command::Migrate { status } => cli::migrate::migrate(&config, status).await,
-        Command::Entity(command) => cli::entity::run(&config, command).await,
-        Command::Key(command) => cli::key::run(&config, command).await,
+        Command::Entity(command) => by_operator(cli::entity::run(&config, command)).await,
+        Command::Key(command) => by_operator(cli::key::run(&config, command)).await,
+        Command::Vault(command) => by_operator(cli::vault::run(&config, command)).await,
+        Command::Audit(command) => cli::audit::run(&config, command).await,
         Command::Events(command) => cli::events::run(&config, command).await,
         Command::Import(command) => cli::import::run(&config, command).await,
-        Command::DeadLetter(command) => cli::dead_letter::run(&config, command).await,
+        Command::DeadLetter(command) => by_operator(cli::dead_letter::run(&config, command)).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     };
     if let Some(traces) = traces {

@@ -28,6 +28,7 @@ mod m014_outbox_requests;
 mod m015_refreshes;
 mod m016_accounts;
 mod m017_key_scopes;
+mod m018_audit;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m015_refreshes::Migration),
             Box::new(m016_accounts::Migration),
             Box::new(m017_key_scopes::Migration),
+            Box::new(m018_audit::Migration),
         ]
     }
 }

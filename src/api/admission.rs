@@ -4,7 +4,7 @@
 //! configured everybody has one address. So requests with a key are counted by key, and those without
 //! one, or with a wrong one, by address.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension,
@@ -17,10 +17,17 @@ use axum::{
 use super::{
     caller::Identity,
     client_address::ClientAddress,
+    edge::RequestId,
     error::ApiError,
     rate_limit::{RateLimits, Standing},
 };
-use crate::{app::App, domain::sync::Scope};
+use crate::{
+    app::App,
+    domain::{
+        audit::{Actor, Interface, Origin},
+        sync::Scope,
+    },
+};
 
 /// Routes that are asked by whoever runs the process, at any rate and by no key.
 pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
@@ -54,14 +61,33 @@ pub(super) async fn admit(
     let mut response = match standing.and_then(|standing| standing.retry_after) {
         Some(seconds) => ApiError::RateLimited(seconds).into_response(),
         None => {
+            let origin = origin(&identity, request.extensions().get(), address);
             request.extensions_mut().insert(identity);
-            next.run(request).await
+            origin.scope(next.run(request)).await
         }
     };
     if let Some(standing) = standing {
         tell(&mut response, &standing);
     }
     response
+}
+
+/// At whose word the request is carried out.
+fn origin(identity: &Identity, id: Option<&RequestId>, address: Option<IpAddr>) -> Origin {
+    let (actor, key) = match identity {
+        Identity::Known(caller) => match caller.scope {
+            Scope::Operator => (Actor::Operator, caller.key),
+            Scope::Entity(_) => (Actor::Entity, caller.key),
+        },
+        Identity::Nobody | Identity::Impostor | Identity::Unknown(_) => (Actor::Person, None),
+    };
+    Origin {
+        actor,
+        key_id: key.map(|key| key.0),
+        request_id: id.map(|id| id.0.clone()),
+        interface: Interface::Api,
+        address,
+    }
 }
 
 fn tell(response: &mut Response, standing: &Standing) {

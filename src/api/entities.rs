@@ -19,9 +19,10 @@ use crate::{
     app::App,
     db::{
         DbError,
+        audit_log::{self, Act},
         entity::{self, Entity},
     },
-    domain::{EntityId, ids::kind, time},
+    domain::{EntityId, audit::Action, ids::kind, time},
     integrations::Removed,
 };
 
@@ -104,7 +105,12 @@ pub(super) async fn create(
         let db = &creating.engine.db;
         let tx = db.begin().await?;
         match entity::insert(&tx, &row).await {
-            Ok(()) => tx.commit().await?,
+            Ok(()) => {
+                let target = row.id.to_string();
+                let act = Act::done(row.id, Action::EntityCreate, &target);
+                audit_log::append(&tx, &act, row.created_at).await?;
+                tx.commit().await?;
+            }
             // Made by the same request, which was not answered.
             Err(DbError::Conflict) => {
                 drop(tx);

@@ -24,11 +24,13 @@ use super::{
 use crate::{
     app::App,
     db::{
+        audit_log::{self, Act},
         entity,
         integration::{self, Filter, Integration, Named, Update},
     },
     domain::{
         CredentialType, EntityId, IntegrationId, ServiceName,
+        audit::Action,
         ids::kind,
         sync::{IntegrationStatus, Scope},
         time,
@@ -389,6 +391,9 @@ pub(super) async fn change(
         let tx = changing.engine.db.begin().await?;
         integration::update(&tx, id, update, now).await?;
         let changed = integration::find_in(&tx, scope, id).await?;
+        let target = id.to_string();
+        let act = Act::done(changed.entity_id, Action::IntegrationChange, &target);
+        audit_log::append(&tx, &act, now).await?;
         tx.commit().await?;
         Ok(changed)
     })

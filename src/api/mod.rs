@@ -18,9 +18,10 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, db::Slice};
+use crate::{app::App, db::Slice, domain::audit::Origin};
 
 mod admission;
+mod audit;
 mod bodies;
 mod by_hand;
 mod caller;
@@ -77,6 +78,7 @@ fn every_route() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(oauth::start))
         .routes(routes!(oauth::callback, oauth::answer))
         .routes(routes!(services::list))
+        .routes(routes!(audit::list))
         .routes(routes!(records::get))
         .routes(routes!(records::events))
         .routes(routes!(health::health))
@@ -125,7 +127,8 @@ async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     let work = AssertUnwindSafe(work).catch_unwind();
-    match app.tasks.spawn(work.in_current_span()).await {
+    let work = Origin::current().scope(work.in_current_span());
+    match app.tasks.spawn(work).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(ApiError::Internal("a handler panicked".to_owned())),
         Err(error) => Err(ApiError::Internal(error.to_string())),

@@ -18,6 +18,7 @@ use utoipa::OpenApi;
 
 use super::{
     admission::PROBES,
+    audit::AUDITED,
     codes::CODES,
     error::{PROBLEM_JSON, Problem},
     every_route,
@@ -75,6 +76,7 @@ pub(super) const HTML: &str = "text/html; charset=utf-8";
         (name = "Runs", description = "Syncs, asked for and carried out."),
         (name = "Records", description = "What was ingested."),
         (name = "Events", description = "What syncs changed, for whoever works on it."),
+        (name = "Audit", description = "What was done with credentials and by administration."),
         (name = "Health", description = "Whether the program is well."),
         (name = "About", description = "This document."),
     )
@@ -117,6 +119,7 @@ fn finished(mut document: Value) -> Value {
                 }
                 let codes = problems(method, path, operation);
                 finish(operation, codes, &schemas);
+                tell_audit(operation);
                 if !PROBES.contains(&path.as_str()) {
                     tell_limits(operation);
                 }
@@ -190,6 +193,16 @@ fn take_idempotency_key(operation: &mut Value) {
                 "schema": {"type": "string", "enum": ["true"]},
             });
         }
+    }
+}
+
+/// Says as what an operation is written down in the audit log.
+fn tell_audit(operation: &mut Value) {
+    let name = operation["operationId"].as_str().unwrap_or_default();
+    let mut audited = AUDITED.iter().filter(|(audited, _)| *audited == name);
+    if let Some((_, actions)) = audited.next() {
+        let words: Vec<&str> = actions.iter().map(|action| action.as_str()).collect();
+        operation["x-audit"] = json!(words);
     }
 }
 

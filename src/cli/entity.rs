@@ -11,9 +11,10 @@ use crate::{
     config::Config,
     db::{
         Slicing,
+        audit_log::{self, Act},
         entity::{self, Entity},
     },
-    domain::{EntityId, SystemClock, sync::Scope, time},
+    domain::{EntityId, SystemClock, audit::Action, sync::Scope, time},
     telemetry::one_line,
 };
 
@@ -45,6 +46,9 @@ pub async fn run(config: &Config, command: EntityCommand) -> anyhow::Result<()> 
             };
             let tx = db.begin().await?;
             entity::insert(&tx, &row).await?;
+            let target = row.id.to_string();
+            let act = Act::done(row.id, Action::EntityCreate, &target);
+            audit_log::append(&tx, &act, row.created_at).await?;
             tx.commit().await?;
             say(&row.id.to_string());
         }

@@ -12,9 +12,10 @@ use crate::{
     config::Config,
     db::{
         api_key::{self, ApiKeyId, KeyScope},
+        audit_log::{self, Act},
         entity,
     },
-    domain::{EntityId, SystemClock, time},
+    domain::{EntityId, SystemClock, audit::Action, time},
 };
 
 /// What can be done.
@@ -114,11 +115,13 @@ pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
                 .parse()
                 .with_context(|| format!("{id:?} is not a key's id"))?;
             let tx = db.begin().await?;
-            api_key::revoke(&tx, key, app.now())
-                .await
-                .with_context(|| {
-                    format!("key {key} was not revoked: `nucleus key list` shows those there are")
-                })?;
+            let now = app.now();
+            let revoked = api_key::revoke(&tx, key, now).await.with_context(|| {
+                format!("key {key} was not revoked: `nucleus key list` shows those there are")
+            })?;
+            let target = key.to_string();
+            let act = Act::done(revoked.entity_id, Action::KeyRevoke, &target);
+            audit_log::append(&tx, &act, now).await?;
             tx.commit().await?;
             say(&format!("revoked {key}"));
         }

@@ -2,6 +2,9 @@
 
 use std::{io::Write, process::ExitCode};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub mod audit;
 pub mod dead_letter;
 pub mod demo;
 pub mod doctor;
@@ -11,6 +14,7 @@ pub mod import;
 pub mod key;
 pub mod migrate;
 pub mod roles;
+pub mod vault;
 
 /// Prints a line of a command's result. A reader that has gone away is not an error of ours.
 pub fn say(line: &str) {
@@ -31,6 +35,23 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         let _ = writeln!(out, "  because {cause}");
     }
     ExitCode::FAILURE
+}
+
+/// Keeps the kernel from writing memory, in which credentials are, to a file when the process dies.
+///
+/// A limit of one byte is less than any dump, and the one limit that counts for a dump that is given to
+/// a program too, which 0 does not: <https://docs.kernel.org/admin-guide/sysctl/kernel.html#core-pattern>
+pub fn refuse_core_dumps() -> std::io::Result<()> {
+    let before = getrlimit(Resource::Core);
+    let limit = before.maximum.map_or(1, |most| most.min(1));
+    let limit = Some(limit);
+    Ok(setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )?)
 }
 
 /// Lets the process die where a test says so: at a crash point a panic must end everything, as a

@@ -196,6 +196,10 @@ pub const KEYS: &[Key] = &[
         "secrets.vault_key",
         "Key of the vault: base64 of 32 bytes. Without it a key file in the data folder is made at first start",
     ),
+    secret(
+        "secrets.previous_vault_key",
+        "The key before that, in every process, until `nucleus vault rotate` has sealed everything with the new one",
+    ),
     open(
         "services.<name>.client_id",
         "",

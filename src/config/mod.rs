@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::domain::{QuotaTable, ServiceName};
 
+mod http;
 mod keys;
 mod reader;
 mod sections;
@@ -140,6 +141,8 @@ pub struct Secrets {
     pub kind: SecretsKind,
     /// The vault's key, decoded.
     pub vault_key: Option<SecretBox<[u8; 32]>>,
+    /// The key before it, while the vault is given another.
+    pub previous_vault_key: Option<SecretBox<[u8; 32]>>,
 }
 
 /// The secret stores that this build has.

@@ -1,9 +1,6 @@
 //! What each section means: its types, limits and the defaults that depend on other settings.
 
-use std::{
-    collections::BTreeMap, fmt::Display, net::SocketAddr, num::NonZeroU32, path::PathBuf,
-    str::FromStr, time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use base64::{
     Engine,
@@ -16,8 +13,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, Database, Events, Http, LogFormat, OPERATOR_KEY_MIN_CHARS, Queue, QueueKind,
-    RateLimits, Secrets, SecretsKind, Service, Sync, Telemetry,
+    Config, Database, Events, LogFormat, Queue, QueueKind, Secrets, SecretsKind, Service, Sync,
+    Telemetry,
+    http::http,
     reader::{Noted, Reader},
 };
 use crate::{
@@ -84,79 +82,6 @@ fn data_dir(reader: &mut Reader, wanted: Option<PathBuf>) -> Result<PathBuf, Not
     match home.filter(|folder| folder.is_absolute()) {
         Some(folder) => Ok(folder.join(".local/share/nucleus")),
         None => Ok(PathBuf::from("nucleus-data")),
-    }
-}
-
-fn http(reader: &mut Reader) -> Result<Http, Noted> {
-    let listen = listen(reader);
-    let public_url = reader.optional("http.public_url", web_url);
-    let operator_key = reader.optional("http.operator_key", |text| {
-        if text.chars().count() < OPERATOR_KEY_MIN_CHARS {
-            return Err(format!(
-                "is shorter than {OPERATOR_KEY_MIN_CHARS} characters: `openssl rand -hex 24` makes one"
-            ));
-        }
-        if !text.chars().all(|c| c.is_ascii_graphic()) {
-            return Err("holds a space or a character that no HTTP header carries: \
-                        use printable ASCII"
-                .to_owned());
-        }
-        Ok(SecretString::from(text))
-    });
-    let return_to = reader.list("http.return_to", origin);
-    let body_limit_bytes = reader.value("http.body_limit_bytes", |text| {
-        between(text, 1024, 64 * 1024 * 1024)
-    });
-    let rate_limits = rate_limits(reader);
-    let trusted_proxies = reader.value("http.trusted_proxies", |text| between(text, 0, 16));
-    let http = Http {
-        listen: listen?,
-        public_url: public_url?,
-        operator_key: operator_key?,
-        return_to: return_to?,
-        body_limit_bytes: body_limit_bytes?,
-        rate_limits: rate_limits?,
-        trusted_proxies: trusted_proxies?,
-    };
-    if http.public_url.is_none() && http.listen.ip().is_unspecified() {
-        reader.warn(format!(
-            "NUCLEUS_HTTP__PUBLIC_URL is not set, and no browser can be sent back to {}: connecting an account by OAuth needs it",
-            http.listen
-        ));
-    }
-    Ok(http)
-}
-
-fn rate_limits(reader: &mut Reader) -> Result<RateLimits, Noted> {
-    // 0 is no limit.
-    let mut limit = |name: &str| {
-        let read = |text: &str| between(text, 0, 1_000_000).map(NonZeroU32::new);
-        reader.value(&format!("http.{name}"), read)
-    };
-    let per_key = limit("requests_per_key");
-    let per_address = limit("requests_per_address");
-    let failures_per_address = limit("failures_per_address");
-    Ok(RateLimits {
-        per_key: per_key?,
-        per_address: per_address?,
-        failures_per_address: failures_per_address?,
-    })
-}
-
-fn listen(reader: &mut Reader) -> Result<SocketAddr, Noted> {
-    let port = reader.platform("PORT").map(str::to_owned);
-    let Some(port) = port.filter(|_| !reader.is_given("http.listen")) else {
-        return reader.value("http.listen", |text| {
-            SocketAddr::from_str(text).map_err(|_| {
-                format!("is {text:?}, not an IP address with a port such as 127.0.0.1:8080")
-            })
-        });
-    };
-    // Asked for all the same, so that the list of settings can be checked against what is read.
-    reader.optional("http.listen", |_| Ok::<_, String>(()))?;
-    match port.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::from(([0, 0, 0, 0], port))),
-        Err(_) => Err(reader.refuse("PORT", format!("is {port:?}, not a port number"))),
     }
 }
 
@@ -309,9 +234,16 @@ fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {
     let project_id = reader.optional("secrets.project_id", project_id);
     let endpoint = endpoint(reader, "secrets.endpoint", None);
     let locations = reader.list("secrets.replication", location);
-    let vault_key = reader.optional("secrets.vault_key", vault_key);
+    let vault_key = reader.optional("secrets.vault_key", self::vault_key);
+    let previous_vault_key = reader.optional("secrets.previous_vault_key", self::vault_key);
     let (is_gcp, project_id, endpoint) = (is_gcp?, project_id?, endpoint?);
     let (locations, vault_key) = (locations?, vault_key?);
+    let previous_vault_key = previous_vault_key?;
+    if previous_vault_key.is_some() && vault_key.is_none() {
+        let key = super::keys::variable("secrets.vault_key");
+        let problem = format!("is given without the key that takes its place: set {key} too");
+        return Err(reader.refuse_setting("secrets.previous_vault_key", problem));
+    }
     if !is_gcp {
         // Credentials would lie on a disk that goes with its container.
         for name in ["project_id", "endpoint", "replication"].map(|name| format!("secrets.{name}"))
@@ -325,6 +257,7 @@ fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {
         return Ok(Secrets {
             kind: SecretsKind::Vault,
             vault_key,
+            previous_vault_key,
         });
     }
     if vault_key.is_some() {
@@ -342,7 +275,11 @@ fn secrets(reader: &mut Reader) -> Result<Secrets, Noted> {
         endpoint,
         locations: replication(reader, locations)?,
     };
-    Ok(Secrets { kind, vault_key })
+    Ok(Secrets {
+        kind,
+        vault_key,
+        previous_vault_key,
+    })
 }
 
 /// The regions of `automatic,europe-west1` and the like, which is one or the other.
@@ -448,7 +385,7 @@ fn endpoint(
 }
 
 /// An http or https URL without user name, password, query and fragment.
-fn web_url(text: &str) -> Result<Url, String> {
+pub(super) fn web_url(text: &str) -> Result<Url, String> {
     // What does not parse may hold a password, so it is not shown.
     let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -464,17 +401,6 @@ fn web_url(text: &str) -> Result<Url, String> {
         return Err("has a query or a fragment: leave it out".to_owned());
     }
     Ok(url)
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let url = web_url(text)?;
-    if url.path() != "/" {
-        return Err(format!(
-            "holds {text:?}, which has a path: give the origin alone, {:?}",
-            url.origin().ascii_serialization()
-        ));
-    }
-    Ok(url.origin().ascii_serialization())
 }
 
 fn sync(reader: &mut Reader) -> Result<Sync, Noted> {
@@ -530,7 +456,11 @@ fn otlp_endpoint(reader: &mut Reader) -> Result<Option<Url>, Noted> {
 }
 
 /// A whole number from `least` to `most`.
-fn between<T: FromStr + PartialOrd + Display>(text: &str, least: T, most: T) -> Result<T, String> {
+pub(super) fn between<T: FromStr + PartialOrd + Display>(
+    text: &str,
+    least: T,
+    most: T,
+) -> Result<T, String> {
     match text.trim().parse::<T>() {
         Ok(number) if number >= least && number <= most => Ok(number),
         _ => Err(format!(

@@ -7,12 +7,14 @@ use super::{ConnectError, Flow};
 use crate::{
     db::{
         Tx,
+        audit_log::{self, Act},
         integration::{self, Integration, Named, Reconnected},
         oauth_session::{self, OAuthSession, Stage},
         secret_intent,
     },
     domain::{
         IntegrationId,
+        audit::Action,
         sync::{IntegrationStatus, Scope, Trigger},
     },
     integrations::Announced,
@@ -131,6 +133,9 @@ impl Flow<'_> {
         if self.can_sync() {
             self.request_sync(&tx, id, now).await?;
         }
+        let target = id.to_string();
+        let act = Act::done(session.entity_id, Action::IntegrationConnect, &target);
+        audit_log::append(&tx, &act, now).await?;
         fail::fail_point!("connect.commit");
         tx.commit().await?;
         fail::fail_point!("connect.connected");

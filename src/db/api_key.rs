@@ -168,17 +168,13 @@ pub async fn list(db: &Db) -> Result<Vec<ApiKey>, DbError> {
         .await
 }
 
-/// Revokes a key; a revoked one stays so.
-pub async fn revoke(tx: &Tx, id: ApiKeyId, now: DateTime<Utc>) -> Result<(), DbError> {
-    let revoked = Sql::new(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
+/// Revokes a key; a revoked one stays so. Gives it as it is then.
+pub async fn revoke(tx: &Tx, id: ApiKeyId, now: DateTime<Utc>) -> Result<ApiKey, DbError> {
+    Sql::new(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING *",
         [id.into(), now.into()],
     )
-    .execute(&tx.inner)
-    .await?;
-    if revoked == 0 {
-        Err(DbError::NotFound)
-    } else {
-        Ok(())
-    }
+    .one(&tx.inner)
+    .await?
+    .ok_or(DbError::NotFound)
 }

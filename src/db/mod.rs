@@ -10,6 +10,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 pub mod api_key;
+pub mod audit_log;
 mod connection;
 pub mod dead_letter;
 pub mod entity;

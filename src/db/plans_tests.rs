@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
 use super::{
-    Db, Limits, Slicing, Tx, api_key, entity, gap, idempotency_key, integration,
+    Db, Limits, Slicing, Tx, api_key, audit_log, entity, gap, idempotency_key, integration,
     integration::{Filter, Integration},
     metric_total, oauth_session, outbox, quota_window,
     raw_data::{self, NewRow},
@@ -221,6 +221,7 @@ async fn answer(db: &Db, of: &Integration) {
     api_key::find(db, "hash").await.unwrap();
     for scope in [Scope::Operator, Scope::Entity(of.entity_id)] {
         entity::list(db, scope, PAGE).await.unwrap();
+        audit_log::list(db, scope, None, PAGE).await.unwrap();
         integration::list(db, scope, &Filter::default(), PAGE)
             .await
             .unwrap();

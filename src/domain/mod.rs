@@ -4,6 +4,7 @@
 //! its description for the OpenAPI document, which says what a value looks like and does nothing.
 
 pub mod address;
+pub mod audit;
 pub mod clock;
 pub mod credential;
 pub mod errors;

@@ -20,7 +20,7 @@ use crate::{
         DbError,
         integration::{self, Integration},
     },
-    domain::{IntegrationId, ServiceName, errors, sync::Scope},
+    domain::{IntegrationId, ServiceName, audit::Origin, errors, sync::Scope},
     secrets::{InvalidSecretText, SecretError},
 };
 
@@ -162,12 +162,13 @@ impl TokenService {
         }
         // A run may be cancelled at any point. A refresh that was broken off after the provider
         // answered would lose a rotated refresh token, and hold its lease until that ends.
-        let refreshing = self.tasks.spawn(async move {
+        let refreshing = async move {
             let fresh = refresher.refresh(read, &wanted).await?;
             let token = fresh.token.clone();
             slot.held = Some(fresh);
             Ok(token)
-        });
+        };
+        let refreshing = self.tasks.spawn(Origin::current().scope(refreshing));
         match tokio::time::timeout(PATIENCE, refreshing).await {
             Ok(Ok(refreshed)) => refreshed,
             Ok(Err(error)) => Err(TokenError::Unavailable(format!(

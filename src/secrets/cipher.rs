@@ -98,8 +98,8 @@ pub fn seal(
 }
 
 /// Opens what was sealed as version `version` of `name` with one of `keys`.
-pub fn open(
-    keys: &[VaultKey],
+pub fn open<'a>(
+    keys: impl IntoIterator<Item = &'a VaultKey>,
     name: &SecretName,
     version: u64,
     sealed: &[u8],
@@ -109,7 +109,7 @@ pub fn open(
         return Err(CipherError::Corrupt("it is cut short"));
     }
     let key = keys
-        .iter()
+        .into_iter()
         .find(|key| key.id() == sealed_with)
         .ok_or(CipherError::WrongKey { sealed_with })?;
     let (header, rest) = sealed.split_at(HEADER);

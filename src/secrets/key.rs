@@ -1,7 +1,7 @@
 //! The vault's key: 32 bytes that are wiped when dropped, and the file that keeps them where no
 //! configuration gives them. The functions on files block; they are for the start of the program.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use base64::{
     Engine, alphabet,
@@ -103,6 +103,52 @@ impl VaultKey {
     #[cfg(test)]
     pub(super) fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         Self::new(SecretBox::new(Box::new(*bytes)))
+    }
+}
+
+/// The keys that a vault knows: one, or two while it is given another.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    first: Arc<VaultKey>,
+    second: Option<Arc<VaultKey>>,
+}
+
+impl Keys {
+    /// Both open; which of them seals is the vault's word.
+    pub fn new(first: VaultKey, second: Option<VaultKey>) -> Self {
+        Self {
+            first: Arc::new(first),
+            second: second.map(Arc::new),
+        }
+    }
+
+    pub(super) fn first(&self) -> &Arc<VaultKey> {
+        &self.first
+    }
+
+    /// Whether there are two.
+    pub(super) fn are_two(&self) -> bool {
+        self.second.is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VaultKey> {
+        let second = self.second.as_deref();
+        std::iter::once(self.first.as_ref()).chain(second)
+    }
+
+    pub(super) fn by_id(&self, id: KeyId) -> Option<&Arc<VaultKey>> {
+        let all = std::iter::once(&self.first).chain(&self.second);
+        all.into_iter().find(|key| key.id() == id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<KeyId> {
+        self.iter().map(VaultKey::id).collect()
+    }
+}
+
+impl From<VaultKey> for Keys {
+    fn from(key: VaultKey) -> Self {
+        Self::new(key, None)
     }
 }
 

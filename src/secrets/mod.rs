@@ -10,6 +10,9 @@ mod files;
 pub mod gcp;
 pub mod key;
 mod opening;
+mod rotation;
+#[cfg(test)]
+mod rotation_tests;
 pub mod vault;
 #[cfg(test)]
 mod vault_tests;
@@ -24,8 +27,9 @@ use crate::domain::{EntityId, ServiceName};
 pub use cipher::KeyId;
 pub use credentials::{Credentials, OAuth2Credentials};
 pub use gcp::{SecretManager, SecretManagerError};
-pub use key::VaultKey;
+pub use key::{Keys, VaultKey};
 pub use opening::VaultError;
+pub use rotation::Rotated;
 pub use vault::Vault;
 
 /// What a secret version holds: bytes that are wiped when dropped and never printed.
@@ -198,6 +202,12 @@ impl SecretName {
         Self(format!("nucleus-credentials-{entity_id}-{service}"))
     }
 
+    /// Whose credentials have this name, if it is one of [`SecretName::new`].
+    pub fn entity_id(&self) -> Option<EntityId> {
+        let rest = self.0.strip_prefix("nucleus-credentials-")?;
+        rest.get(..36)?.parse().ok()
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -321,6 +331,11 @@ mod tests {
         assert_eq!(
             name.as_str(),
             "nucleus-credentials-018f0000-0000-7000-8000-000000000001-google_calendar"
+        );
+        assert_eq!(name.entity_id(), Some(entity_id));
+        assert_eq!(
+            "some-secret".parse::<SecretName>().unwrap().entity_id(),
+            None
         );
     }
 

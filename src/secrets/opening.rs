@@ -10,6 +10,7 @@ use super::{
     InvalidSecretText, KeyId, MAX_SECRET_BYTES, SecretName, VaultKey,
     cipher::{self, CipherError},
     files,
+    key::Keys,
     vault::{LOCK_FILE, Listing},
 };
 
@@ -97,14 +98,14 @@ impl VaultError {
 
 /// Makes the folder where it is missing, refuses one that others can get at or that was sealed with
 /// another key, and removes what processes that died left half written.
-pub(super) fn prepare(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+pub(super) fn prepare(folder: &Path, keys: &Keys) -> Result<(), VaultError> {
     files::make_folder(folder).map_err(|source| VaultError::io("making", folder, source))?;
     refuse_if_open_to_others(folder)?;
     let lock_file = folder.join(LOCK_FILE);
     let lock =
         files::lock(&lock_file).map_err(|source| VaultError::io("locking", &lock_file, source))?;
-    if !is_key_checked(folder, key)? {
-        make_check_file(folder, key)?;
+    if !is_key_checked(folder, keys)? {
+        write_check_file(folder, keys.first())?;
     }
     // Whoever writes holds the lock, so these have no writer any more.
     remove_temporary_files(folder).map_err(|source| VaultError::io("cleaning", folder, source))?;
@@ -114,13 +115,13 @@ pub(super) fn prepare(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
 
 /// As [`prepare`], of a vault that is to stay as it is: nothing is made, removed or locked. Says
 /// whether there is a vault.
-pub(super) fn look(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
+pub(super) fn look(folder: &Path, keys: &Keys) -> Result<bool, VaultError> {
     let is_there = folder
         .try_exists()
         .map_err(|source| VaultError::io("looking at", folder, source))?;
     if is_there {
         refuse_if_open_to_others(folder)?;
-        is_key_checked(folder, key)?;
+        is_key_checked(folder, keys)?;
     }
     Ok(is_there)
 }
@@ -138,13 +139,13 @@ fn refuse_if_open_to_others(folder: &Path) -> Result<(), VaultError> {
     }
 }
 
-/// Compares the key with the check file. False where that is missing and no sealed file names another
+/// Compares the keys with the check file. False where that is missing and no sealed file names another
 /// key.
-fn is_key_checked(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
+fn is_key_checked(folder: &Path, keys: &Keys) -> Result<bool, VaultError> {
     let wrong = |sealed_with| VaultError::WrongKey {
         vault: folder.to_owned(),
         sealed_with,
-        held: key.id(),
+        held: keys.first().id(),
     };
     let path = folder.join(CHECK_FILE);
     let damaged = |reason: String| VaultError::Damaged {
@@ -154,7 +155,7 @@ fn is_key_checked(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
     let name = check_name(&path)?;
     match files::read(&path, cipher::OVERHEAD) {
         Ok(sealed) => {
-            return match cipher::open(std::slice::from_ref(key), &name, 0, &sealed) {
+            return match cipher::open(keys.iter(), &name, 0, &sealed) {
                 Ok(_) => Ok(true),
                 Err(CipherError::WrongKey { sealed_with }) => Err(wrong(sealed_with)),
                 Err(error) => Err(damaged(error.to_string())),
@@ -176,19 +177,29 @@ fn is_key_checked(folder: &Path, key: &VaultKey) -> Result<bool, VaultError> {
             Err(error) => return Err(VaultError::io("reading", &file, error)),
         };
         match cipher::key_id(&sealed) {
-            Ok(id) if id != key.id() => return Err(wrong(id)),
+            Ok(id) if keys.by_id(id).is_none() => return Err(wrong(id)),
             _ => {}
         }
     }
     Ok(false)
 }
 
-fn make_check_file(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
+/// Makes the vault seal with this key from now on, and tell it from others.
+pub(super) fn write_check_file(folder: &Path, key: &VaultKey) -> Result<(), VaultError> {
     let path = folder.join(CHECK_FILE);
     let name = check_name(&path)?;
     let sealed = cipher::seal(key, &name, 0, &[])
         .map_err(|error| VaultError::io("making", &path, io::Error::other(error)))?;
-    files::write_new(&path, &sealed).map_err(|source| VaultError::io("making", &path, source))
+    files::replace(&path, &sealed).map_err(|source| VaultError::io("making", &path, source))
+}
+
+/// The key that the vault seals with, as its check file names it; none where there is no such file.
+pub(super) fn sealing_key(folder: &Path) -> io::Result<Option<KeyId>> {
+    match files::read(&folder.join(CHECK_FILE), cipher::OVERHEAD) {
+        Ok(sealed) => cipher::key_id(&sealed).map(Some).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn check_name(path: &Path) -> Result<SecretName, VaultError> {
@@ -199,10 +210,10 @@ fn check_name(path: &Path) -> Result<SecretName, VaultError> {
     CHECK_NAME.parse().map_err(invalid)
 }
 
-/// The key in `key_file`; if there is none, an error that says whether one may be made.
-pub(super) fn find_key(folder: &Path, key_file: &Path) -> Result<VaultKey, VaultError> {
-    if let Some(key) = read_key_if_there(key_file)? {
-        return Ok(key);
+/// The keys in `key_file` and beside it; if there are none, an error that says whether one may be made.
+pub(super) fn find_keys(folder: &Path, key_file: &Path) -> Result<Keys, VaultError> {
+    if let Some(keys) = read_keys(key_file)? {
+        return Ok(keys);
     }
     let is_in_use = folder.join(CHECK_FILE).exists()
         || !sealed_files(folder)
@@ -212,10 +223,25 @@ pub(super) fn find_key(folder: &Path, key_file: &Path) -> Result<VaultKey, Vault
         return Err(VaultError::NoKeyYet(key_file.to_owned()));
     }
     // A first start at the same time may have made key and vault since the first look.
-    read_key_if_there(key_file)?.ok_or_else(|| VaultError::KeyMissing {
+    read_keys(key_file)?.ok_or_else(|| VaultError::KeyMissing {
         vault: folder.to_owned(),
         key_file: key_file.to_owned(),
     })
+}
+
+/// The key in `key_file` and, while it is replaced, the next one. That is read first: where it has
+/// taken the place of the other meanwhile, it is found there.
+pub(super) fn read_keys(key_file: &Path) -> Result<Option<Keys>, VaultError> {
+    let next = read_key_if_there(&next_key_file(key_file))?;
+    let first = read_key_if_there(key_file)?;
+    Ok(first.map(|first| Keys::new(first, next)))
+}
+
+/// Where the key lies that is about to take the place of the one in `key_file`.
+pub(super) fn next_key_file(key_file: &Path) -> PathBuf {
+    let mut name = key_file.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
 }
 
 fn read_key_if_there(key_file: &Path) -> Result<Option<VaultKey>, VaultError> {
@@ -258,7 +284,8 @@ fn secret_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn sealed_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Every sealed version; none where there is no vault.
+pub(super) fn sealed_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for secret in secret_folders(folder)? {
         for version in Listing::read(&secret)?.live {

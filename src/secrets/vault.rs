@@ -3,7 +3,8 @@
 //! ```text
 //! vault/                    0700
 //!   vault.lock              held by whoever changes anything, across processes
-//!   key.check               a sealed nothing: tells a wrong key when the vault is opened
+//!   rotate.lock             held by whoever gives the vault another key
+//!   key.check               a sealed nothing: names the key that seals, and tells a wrong one
 //!   {name}/                 0700, one a secret; stays when the secret is deleted
 //!     3                     0600, version 3, in the format of the module `cipher`
 //!     2.destroyed           empty: numbers up to this one are used up
@@ -20,7 +21,7 @@ use std::{
     error::Error,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
@@ -30,7 +31,10 @@ use super::{
     KeyId, Labels, MAX_SECRET_BYTES, SecretBytes, SecretError, SecretName, SecretPath, SecretStore,
     VaultError, VaultKey,
     cipher::{self, CipherError},
-    files, opening, parse_version,
+    files,
+    key::Keys,
+    opening, parse_version,
+    rotation::Rotated,
 };
 
 /// A name with a dot is never that of a secret.
@@ -39,6 +43,8 @@ const DESTROYED_SUFFIX: &str = ".destroyed";
 /// What [`Vault::probe`] seals, and under which name, as version 0, which no secret has.
 const PROBE: &str = "probe";
 
+/// How often a version is read that was sealed with a key that was not held at first.
+const READS_WHILE_ROTATING: u32 = 3;
 /// How often the next number is tried. A number is taken between two looks only on a file system
 /// whose locks do not work.
 const NUMBER_ATTEMPTS: u32 = 100;
@@ -52,16 +58,19 @@ pub struct Vault {
 /// What the blocking work of a vault needs.
 #[derive(Debug)]
 pub(super) struct Inner {
-    folder: PathBuf,
-    /// The first one seals, all of them open.
-    keys: Vec<VaultKey>,
+    pub(super) folder: PathBuf,
+    /// Where the keys come from, if it is no configuration: another process may replace them.
+    pub(super) key_file: Option<PathBuf>,
+    /// All of them open; the check file names the one that seals.
+    keys: RwLock<Keys>,
 }
 
 impl Vault {
     /// Opens the vault in `folder`, which is made where it is missing. Finds a wrong key, and removes
     /// what processes that died left half written.
-    pub async fn open(folder: PathBuf, key: VaultKey) -> Result<Self, VaultError> {
-        blocking_start(move || Self::prepared(folder, key)).await
+    pub async fn open(folder: PathBuf, keys: impl Into<Keys>) -> Result<Self, VaultError> {
+        let keys = keys.into();
+        blocking_start(move || Self::prepared(folder, None, keys)).await
     }
 
     /// Opens the vault with the key in `key_file`, which `serve` and `work` expect to find.
@@ -70,8 +79,8 @@ impl Vault {
         key_file: PathBuf,
     ) -> Result<Self, VaultError> {
         blocking_start(move || {
-            let key = opening::find_key(&folder, &key_file)?;
-            Self::prepared(folder, key)
+            let keys = opening::find_keys(&folder, &key_file)?;
+            Self::prepared(folder, Some(key_file), keys)
         })
         .await
     }
@@ -83,19 +92,23 @@ impl Vault {
         key_file: PathBuf,
     ) -> Result<(Self, bool), VaultError> {
         blocking_start(move || {
-            let (key, is_new) = match opening::find_key(&folder, &key_file) {
-                Ok(key) => (key, false),
-                Err(VaultError::NoKeyYet(_)) => opening::create_key(&key_file)?,
+            let (keys, is_new) = match opening::find_keys(&folder, &key_file) {
+                Ok(keys) => (keys, false),
+                Err(VaultError::NoKeyYet(_)) => {
+                    let (key, is_new) = opening::create_key(&key_file)?;
+                    (key.into(), is_new)
+                }
                 Err(error) => return Err(error),
             };
-            Ok((Self::prepared(folder, key)?, is_new))
+            Ok((Self::prepared(folder, Some(key_file), keys)?, is_new))
         })
         .await
     }
 
     /// The vault as it is, for looking: nothing is made or removed. `None` where there is no vault.
-    pub async fn look(folder: PathBuf, key: VaultKey) -> Result<Option<Self>, VaultError> {
-        blocking_start(move || Self::found(folder, key)).await
+    pub async fn look(folder: PathBuf, keys: impl Into<Keys>) -> Result<Option<Self>, VaultError> {
+        let keys = keys.into();
+        blocking_start(move || Self::found(folder, None, keys)).await
     }
 
     /// As [`Vault::look`], with the key in `key_file`. `None` too where there is neither a key nor
@@ -104,31 +117,52 @@ impl Vault {
         folder: PathBuf,
         key_file: PathBuf,
     ) -> Result<Option<Self>, VaultError> {
-        blocking_start(move || match opening::find_key(&folder, &key_file) {
-            Ok(key) => Self::found(folder, key),
+        blocking_start(move || match opening::find_keys(&folder, &key_file) {
+            Ok(keys) => Self::found(folder, Some(key_file), keys),
             Err(VaultError::NoKeyYet(_)) => Ok(None),
             Err(error) => Err(error),
         })
         .await
     }
 
-    fn found(folder: PathBuf, key: VaultKey) -> Result<Option<Self>, VaultError> {
-        let is_there = opening::look(&folder, &key)?;
-        Ok(is_there.then(|| Self::with(folder, key)))
+    fn found(
+        folder: PathBuf,
+        key_file: Option<PathBuf>,
+        keys: Keys,
+    ) -> Result<Option<Self>, VaultError> {
+        let is_there = opening::look(&folder, &keys)?;
+        Ok(is_there.then(|| Self::with(folder, key_file, keys)))
     }
 
-    fn prepared(folder: PathBuf, key: VaultKey) -> Result<Self, VaultError> {
-        opening::prepare(&folder, &key)?;
-        Ok(Self::with(folder, key))
+    fn prepared(
+        folder: PathBuf,
+        key_file: Option<PathBuf>,
+        keys: Keys,
+    ) -> Result<Self, VaultError> {
+        opening::prepare(&folder, &keys)?;
+        Ok(Self::with(folder, key_file, keys))
     }
 
-    fn with(folder: PathBuf, key: VaultKey) -> Self {
+    fn with(folder: PathBuf, key_file: Option<PathBuf>, keys: Keys) -> Self {
         Self {
             inner: Arc::new(Inner {
                 folder,
-                keys: vec![key],
+                key_file,
+                keys: RwLock::new(keys),
             }),
         }
+    }
+
+    /// Gives the vault another key: the one that is configured first, or a new one in place of that in
+    /// the key file. Every version is sealed anew; whoever has the vault open goes on reading and
+    /// writing. Where this dies in between, both keys are known and the next call goes on.
+    pub async fn rotate(&self) -> Result<Rotated, SecretError> {
+        self.blocking(Inner::rotate).await
+    }
+
+    /// Whether a rotation has begun and not come to its end.
+    pub fn is_rotating(&self) -> bool {
+        self.inner.key_file.is_some() && self.inner.keys().are_two()
     }
 
     /// Seals a value into a file without a name in the vault's folder and opens it again, so that it is
@@ -137,9 +171,9 @@ impl Vault {
         self.blocking(Inner::probe).await
     }
 
-    /// The key that new versions are sealed with.
-    pub fn key_id(&self) -> Option<KeyId> {
-        self.inner.keys.first().map(VaultKey::id)
+    /// The key that new versions are sealed with. Blocks for the reading of a small file.
+    pub fn key_id(&self) -> Result<KeyId, SecretError> {
+        self.inner.sealing_key().map(|key| key.id())
     }
 
     async fn blocking<T: Send + 'static>(
@@ -198,14 +232,52 @@ impl Inner {
         self.add_version(name, value)
     }
 
-    fn sealing_key(&self) -> Result<&VaultKey, SecretError> {
-        let missing = || unavailable("sealing a secret", io::Error::other("no key is held"));
-        self.keys.first().ok_or_else(missing)
+    pub(super) fn keys(&self) -> Keys {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reads the keys again, which another process may have replaced.
+    pub(super) fn read_keys_again(&self) -> Result<Keys, SecretError> {
+        let Some(key_file) = &self.key_file else {
+            return Ok(self.keys());
+        };
+        let missing = || unavailable("reading the vault's key", io::Error::other("it is gone"));
+        let keys = opening::read_keys(key_file)
+            .map_err(|error| unavailable("reading the vault's key", error))?
+            .ok_or_else(missing)?;
+        let mut held = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        held.clone_from(&keys);
+        Ok(keys)
+    }
+
+    /// The key that the vault seals with now. Whoever writes holds the lock meanwhile.
+    fn sealing_key(&self) -> Result<Arc<VaultKey>, SecretError> {
+        let named = opening::sealing_key(&self.folder)
+            .map_err(|error| refused("reading the vault's check file", error))?;
+        let keys = self.keys();
+        let Some(named) = named else {
+            return Ok(Arc::clone(keys.first()));
+        };
+        if let Some(key) = keys.by_id(named) {
+            return Ok(Arc::clone(key));
+        }
+        let keys = self.read_keys_again()?;
+        keys.by_id(named)
+            .cloned()
+            .ok_or_else(|| SecretError::WrongKey {
+                what: "the vault".to_owned(),
+                sealed_with: named,
+                held: keys.ids(),
+            })
     }
 
     fn probe(&self) -> Result<(), SecretError> {
         let name: SecretName = PROBE.parse()?;
-        let sealed = cipher::seal(self.sealing_key()?, &name, 0, PROBE.as_bytes())
+        let key = self.sealing_key()?;
+        let sealed = cipher::seal(&key, &name, 0, PROBE.as_bytes())
             .map_err(|error| unavailable("sealing a probe", error))?;
         let read = files::write_and_read_back(&self.folder, &sealed)
             .map_err(|error| refused("writing a probe", error))?;
@@ -213,7 +285,7 @@ impl Inner {
             what: "what was just written".to_owned(),
             reason,
         };
-        cipher::open(&self.keys, &name, 0, &read)
+        cipher::open([key.as_ref()], &name, 0, &read)
             .map(drop)
             .map_err(|error| damaged(error.to_string()))
     }
@@ -236,7 +308,7 @@ impl Inner {
                 .ok_or_else(|| SecretError::Rejected("its versions are used up".to_owned()))?;
             let path = SecretPath::new(name, next)
                 .map_err(|error| SecretError::Rejected(error.to_string()))?;
-            let sealed = cipher::seal(key, name, next, value.expose_secret())
+            let sealed = cipher::seal(&key, name, next, value.expose_secret())
                 .map_err(|error| unavailable("sealing a secret", error))?;
             match files::write_new(&folder.join(next.to_string()), &sealed) {
                 Ok(()) => return Ok(path),
@@ -251,6 +323,23 @@ impl Inner {
     }
 
     fn get(&self, path: &SecretPath) -> Result<SecretBytes, SecretError> {
+        let mut keys = self.keys();
+        let mut reads = 1;
+        loop {
+            match self.read(path, &keys) {
+                // The vault is being given another key: the file may be sealed with the next one, or
+                // have been sealed anew since it was read.
+                Err(SecretError::WrongKey { .. }) if reads < READS_WHILE_ROTATING => {
+                    reads += 1;
+                    keys = self.read_keys_again()?;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Reads a version with these keys.
+    pub(super) fn read(&self, path: &SecretPath, keys: &Keys) -> Result<SecretBytes, SecretError> {
         let file = self.folder_of(path)?.join(path.version().to_string());
         let sealed = match files::read(&file, MAX_SECRET_BYTES + cipher::OVERHEAD) {
             Ok(sealed) => sealed,
@@ -265,19 +354,18 @@ impl Inner {
             }
             Err(error) => return Err(refused("reading a secret", error)),
         };
-        cipher::open(&self.keys, path.name(), path.version(), &sealed).map_err(
-            |error| match error {
-                CipherError::WrongKey { sealed_with } => SecretError::WrongKey {
-                    what: path.to_string(),
-                    sealed_with,
-                    held: self.keys.iter().map(VaultKey::id).collect(),
-                },
-                other => SecretError::Corrupt {
-                    what: path.to_string(),
-                    reason: other.to_string(),
-                },
+        cipher::open(keys.iter(), path.name(), path.version(), &sealed).map_err(|error| match error
+        {
+            CipherError::WrongKey { sealed_with } => SecretError::WrongKey {
+                what: path.to_string(),
+                sealed_with,
+                held: keys.ids(),
             },
-        )
+            other => SecretError::Corrupt {
+                what: path.to_string(),
+                reason: other.to_string(),
+            },
+        })
     }
 
     fn versions(&self, name: &SecretName) -> Result<Vec<SecretPath>, SecretError> {
@@ -313,7 +401,7 @@ impl Inner {
         Ok(self.folder.join(path.name().as_str()))
     }
 
-    fn lock(&self) -> Result<fs::File, SecretError> {
+    pub(super) fn lock(&self) -> Result<fs::File, SecretError> {
         files::lock(&self.folder.join(LOCK_FILE))
             .map_err(|error| refused("locking the vault", error))
     }
@@ -394,7 +482,7 @@ async fn blocking_start<T: Send + 'static>(
     }
 }
 
-fn refused(doing: &str, error: io::Error) -> SecretError {
+pub(super) fn refused(doing: &str, error: io::Error) -> SecretError {
     if error.kind() == io::ErrorKind::PermissionDenied {
         return SecretError::Denied {
             doing: doing.to_owned(),
@@ -404,7 +492,7 @@ fn refused(doing: &str, error: io::Error) -> SecretError {
     unavailable(doing, error)
 }
 
-fn unavailable(doing: &str, error: impl Error + Send + Sync + 'static) -> SecretError {
+pub(super) fn unavailable(doing: &str, error: impl Error + Send + Sync + 'static) -> SecretError {
     SecretError::Unavailable {
         doing: doing.to_owned(),
         source: Box::new(error),

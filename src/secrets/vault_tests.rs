@@ -13,24 +13,24 @@ use tempfile::TempDir;
 use super::*;
 use crate::domain::{EntityId, ServiceName};
 
-const CANARY: &str = "1//canary-refresh-token";
+pub(super) const CANARY: &str = "1//canary-refresh-token";
 
-fn key(byte: u8) -> VaultKey {
+pub(super) fn key(byte: u8) -> VaultKey {
     VaultKey::from_bytes(&[byte; 32])
 }
 
-fn labels() -> Labels {
+pub(super) fn labels() -> Labels {
     Labels {
         entity_id: EntityId::new(),
         service: ServiceName::Gmail,
     }
 }
 
-fn value(text: &str) -> SecretBytes {
+pub(super) fn value(text: &str) -> SecretBytes {
     text.as_bytes().to_vec().into()
 }
 
-fn name(text: &str) -> SecretName {
+pub(super) fn name(text: &str) -> SecretName {
     text.parse().unwrap()
 }
 
@@ -39,13 +39,13 @@ fn path(text: &str) -> SecretPath {
 }
 
 /// A vault in a folder of its own.
-struct Place {
+pub(super) struct Place {
     data: TempDir,
-    store: Box<dyn SecretStore>,
+    pub(super) store: Box<dyn SecretStore>,
 }
 
 impl Place {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         let vault = Vault::open(data.path().join("vault"), key(1))
             .await
@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.data.path().join("vault")
     }
 
@@ -64,13 +64,13 @@ impl Place {
         self.folder().join(secret).join(version.to_string())
     }
 
-    async fn put(&self, secret: &str, text: &str) -> SecretPath {
+    pub(super) async fn put(&self, secret: &str, text: &str) -> SecretPath {
         let secret = name(secret);
         let stored = self.store.put(&secret, value(text), &labels()).await;
         stored.unwrap()
     }
 
-    async fn get(&self, text: &str) -> Result<String, SecretError> {
+    pub(super) async fn get(&self, text: &str) -> Result<String, SecretError> {
         let bytes = self.store.get(&path(text)).await?;
         Ok(String::from_utf8(bytes.expose_secret().to_vec()).unwrap())
     }
@@ -80,7 +80,7 @@ impl Place {
         paths.iter().map(SecretPath::version).collect()
     }
 
-    async fn reopen(&self, key: VaultKey) -> Result<Vault, VaultError> {
+    pub(super) async fn reopen(&self, key: VaultKey) -> Result<Vault, VaultError> {
         Vault::open(self.folder(), key).await
     }
 }
@@ -93,12 +93,12 @@ fn is_missing<T>(result: &Result<T, SecretError>) -> bool {
     matches!(result, Err(SecretError::Missing(_)))
 }
 
-fn mode(path: &Path) -> u32 {
+pub(super) fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 /// Every file and folder below `folder`, and `folder`.
-fn walk(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -360,13 +360,13 @@ async fn the_first_start_makes_a_key_and_later_ones_find_it() {
         .unwrap();
     let (again, is_new) = open().await.unwrap();
     assert!(!is_new);
-    assert_eq!(again.key_id(), vault.key_id());
+    assert_eq!(again.key_id().unwrap(), vault.key_id().unwrap());
     assert_eq!(
         again.get(&stored).await.unwrap().expose_secret(),
         CANARY.as_bytes()
     );
     let served = Vault::open_with_key_file(folder.clone(), key_file.clone()).await;
-    assert_eq!(served.unwrap().key_id(), vault.key_id());
+    assert_eq!(served.unwrap().key_id().unwrap(), vault.key_id().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -381,7 +381,7 @@ async fn two_first_starts_at_once_agree_on_one_key() {
         assert!(
             opened
                 .iter()
-                .all(|(vault, _)| vault.key_id() == opened[0].0.key_id())
+                .all(|(vault, _)| vault.key_id().unwrap() == opened[0].0.key_id().unwrap())
         );
     }
 }

@@ -6,11 +6,13 @@ use super::{Request, RequestError, request_in, wake_up};
 use crate::{
     db::{
         Db, DbError,
+        audit_log::{self, Act},
         dead_letter::{self, DeadLetter},
         integration, outbox, sync_run,
     },
     domain::{
         EventId, IntegrationId, RunId,
+        audit::Action,
         sync::{RunStatus, Scope, SyncRequested, Trigger},
     },
 };
@@ -74,6 +76,10 @@ pub async fn redrive(db: &Db, now: DateTime<Utc>, id: EventId) -> Result<Redrive
         let letter = dead_letter::find(db, id).await?;
         return Ok(Redriven::Before(letter.redriven_run_id));
     }
+    let entity_id = run.entity_id;
+    let target = id.to_string();
+    let act = Act::done(entity_id, Action::DeadLetterRedrive, &target);
+    audit_log::append(&tx, &act, now).await?;
     tx.commit().await?;
     Ok(Redriven::Asked(run.run_id))
 }

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     connect,
-    db::{DbError, idempotency_key, integration, outbox, sync_listing},
+    db::{DbError, audit_log, idempotency_key, integration, outbox, sync_listing},
     domain::{
+        audit::{Interface, Origin},
         errors,
         sync::{Scope, Trigger},
     },
@@ -26,6 +27,11 @@ const HOUSEKEEPING_EVERY: u32 = 12;
 const DUE: u64 = 100;
 /// Rows removed in one transaction.
 const SWEEP: u64 = 2_000;
+
+/// A chain's head is logged so often at most.
+const LOG_HEADS_EVERY: TimeDelta = TimeDelta::hours(1);
+/// Heads logged at once.
+const HEADS: u64 = 500;
 
 /// What a pass did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,11 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
 
 /// One pass with housekeeping.
 pub async fn tick(app: &App) -> Result<Report, DbError> {
+    let origin = Origin::system(Interface::Scheduler);
+    origin.scope(keep_house(app)).await
+}
+
+async fn keep_house(app: &App) -> Result<Report, DbError> {
     let report = pass(app).await?;
     while sync_listing::sweep(&app.engine.db, SWEEP).await? == SWEEP {}
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
@@ -75,7 +86,26 @@ pub async fn tick(app: &App) -> Result<Report, DbError> {
         );
     }
     app.integrations.sweep_secrets().await;
+    while log_audit_heads(app).await? == HEADS {}
     Ok(report)
+}
+
+/// Logs where chains of the audit log end, each that has moved once an hour: what the log's keeper has
+/// tells of a chain that was made anew.
+async fn log_audit_heads(app: &App) -> Result<u64, DbError> {
+    let now = app.now();
+    let tx = app.engine.db.begin().await?;
+    let heads = audit_log::take_unlogged(&tx, now - LOG_HEADS_EVERY, now, HEADS).await?;
+    tx.commit().await?;
+    for head in &heads {
+        tracing::info!(
+            audit.chain = head.chain,
+            audit.position = head.position,
+            audit.hash = head.hash,
+            "the audit log has come so far"
+        );
+    }
+    Ok(heads.len() as u64)
 }
 
 async fn pass(app: &App) -> Result<Report, DbError> {

@@ -20,6 +20,7 @@ use crate::{
     harness::{OPERATOR_KEY, Setting, TestApp},
 };
 
+mod audit;
 mod authentication;
 mod changes;
 mod connections;

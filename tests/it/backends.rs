@@ -40,6 +40,16 @@ pub fn secrets() -> HashMap<&'static str, String> {
     }
 }
 
+/// Without rate limits: tests are in a hurry, and all of them come from one address.
+pub fn no_rate_limits() -> [(&'static str, String); 3] {
+    [
+        "NUCLEUS_HTTP__REQUESTS_PER_KEY",
+        "NUCLEUS_HTTP__REQUESTS_PER_ADDRESS",
+        "NUCLEUS_HTTP__FAILURES_PER_ADDRESS",
+    ]
+    .map(|name| (name, "0".to_owned()))
+}
+
 /// The Secret Manager of a third party.
 #[expect(
     clippy::disallowed_methods,

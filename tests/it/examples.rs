@@ -72,6 +72,7 @@ impl Recording {
         let body = json!({"name": "Somebody"});
         let entity = id_of(&self.ask("POST", "/entities", Some(body)).await);
         self.ask("GET", "/entities", None).await;
+        self.ask("GET", "/audit", None).await;
 
         let refresh_token = self.app.google.refresh_token().unwrap();
         let body = json!({
@@ -160,7 +161,7 @@ impl Recording {
             let path = path.replace("{id}", NOBODY);
             self.ask(method, &path, None).await;
         }
-        for path in ["/entities", "/integrations/", "/events"] {
+        for path in ["/entities", "/integrations/", "/events", "/audit"] {
             self.ask("GET", &format!("{path}?limit=0"), None).await;
         }
         // What was removed was revoked.
@@ -275,6 +276,7 @@ impl Fixed<'_> {
 fn by_name(name: &str) -> Option<&'static str> {
     match name {
         "state" => Some("bV0yZQ7rX3nK9tLw"),
+        "hash" => Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         "code_challenge" => Some("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
         _ => None,
     }

@@ -6,9 +6,11 @@
 )]
 
 mod api;
+mod audit_command;
 mod backends;
 mod broker;
 mod browser;
+mod canaries;
 mod chaos;
 mod child;
 mod clocks;
@@ -62,4 +64,5 @@ mod test_clock;
 mod tidy;
 mod tokens;
 mod traces;
+mod vault_rotation;
 mod waiting;

@@ -28,6 +28,7 @@ const BELOW_APP: &[&str] = &[
     "connectors",
     "sync",
     "keys",
+    "audit",
     "integrations",
     "connect",
     "import",
@@ -58,9 +59,18 @@ const IMPORTS: Table = &[
         &["domain", "traces", "metrics", "db", "oauth", "connectors"],
     ),
     ("keys", &["domain", "db"]),
+    ("audit", &["domain", "db", "secrets"]),
     (
         "integrations",
-        &["domain", "traces", "db", "oauth", "secrets", "connectors"],
+        &[
+            "domain",
+            "traces",
+            "audit::Attempt",
+            "db",
+            "oauth",
+            "secrets",
+            "connectors",
+        ],
     ),
     (
         "connect",

@@ -122,6 +122,11 @@ pub(super) async fn vault(config: &Config) -> (Option<Vault>, Check) {
     };
     let check = match vault.probe().await {
         Ok(()) => {
+            if vault.is_rotating() {
+                let detail = "its key is being replaced, or that was broken off".to_owned();
+                let mend = "run `nucleus vault rotate`, unless one is running: it goes on";
+                return (Some(vault), Check::warn(NAME, detail, mend));
+            }
             let key = vault.key_id().map(|id| format!("key {id}, "));
             let detail = format!("{}sealed and opened a probe", key.unwrap_or_default());
             Check::ok(NAME, detail)

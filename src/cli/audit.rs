@@ -1,0 +1,115 @@
+//! `nucleus audit`: whether the audit log is whole.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, bail};
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use super::say;
+use crate::{
+    app,
+    audit::{self, Verified},
+    config::Config,
+    db::{Db, audit_log, audit_log::Head, schema},
+    domain::{Clock, SystemClock},
+};
+
+/// An attempt whose end is not written down after this long has none.
+const ENDED_WITHIN: TimeDelta = TimeDelta::minutes(10);
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Read every chain of the audit log and say what is not as it was written; fails if anything is.
+    Verify(VerifyArgs),
+}
+
+/// How.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Compare with the heads that were logged: a file of nucleus's log lines in JSON.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Print what was found as one object of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does it.
+pub async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<()> {
+    let AuditCommand::Verify(args) = command;
+    let logged = match &args.log {
+        None => Vec::new(),
+        Some(file) => {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("{} cannot be read", file.display()))?;
+            let heads = logged_heads(&text);
+            if heads.is_empty() {
+                bail!(
+                    "{} holds no head of an audit chain: give it log lines of `up` or `tick` in JSON",
+                    file.display()
+                );
+            }
+            heads
+        }
+    };
+    let url = config.database.url.expose_secret();
+    let db = Db::connect(url, app::limits(&config.database))
+        .await
+        .context("the database cannot be opened")?;
+    schema::status(&db).await?.check()?;
+    let verified = audit::verify(&db, logged).await?;
+    let unknown = audit_log::unknown_attempts(&db, SystemClock.now() - ENDED_WITHIN).await?;
+    db.close().await?;
+    report(&verified, unknown, args.json)?;
+    match verified.findings.len() {
+        0 => Ok(()),
+        count => bail!("the audit log is not as it was written: {count} findings"),
+    }
+}
+
+fn report(verified: &Verified, unknown: i64, json: bool) -> anyhow::Result<()> {
+    if json {
+        let mut object = serde_json::to_value(verified)?;
+        object["unknown_attempts"] = unknown.into();
+        say(&object.to_string());
+        return Ok(());
+    }
+    for finding in &verified.findings {
+        say(&format!(
+            "{}  row {}  {}",
+            finding.chain, finding.position, finding.problem
+        ));
+    }
+    say(&format!(
+        "{} chains, {} rows, {} logged heads, {} findings; of {unknown} attempts the end is unknown",
+        verified.chains,
+        verified.rows,
+        verified.logged_heads,
+        verified.findings.len()
+    ));
+    Ok(())
+}
+
+/// The heads in lines of the log: objects with `audit.chain`, `audit.position` and `audit.hash`, at the
+/// top or in a member of their own.
+fn logged_heads(text: &str) -> Vec<Head> {
+    let lines = text.lines();
+    let values = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    values.filter_map(|value| head_of(&value)).collect()
+}
+
+fn head_of(value: &Value) -> Option<Head> {
+    let members = value.as_object()?;
+    if let Some(chain) = members.get("audit.chain") {
+        return Some(Head {
+            chain: chain.as_str()?.to_owned(),
+            position: members.get("audit.position")?.as_i64()?,
+            hash: members.get("audit.hash")?.as_str()?.to_owned(),
+        });
+    }
+    members.values().find_map(head_of)
+}
