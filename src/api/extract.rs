@@ -66,8 +66,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let value = serde_json::from_slice(body)
+        let value: serde_json::Value = serde_json::from_slice(body)
             .map_err(|error| ApiError::InvalidJson(error.to_string()))?;
+        // serde would take the items of an array for fields, in their order.
+        if !value.is_object() {
+            return Err(ApiError::field("body", "must be an object"));
+        }
         parse(value).map(Self)
     }
 }

@@ -124,6 +124,7 @@ async fn a_field_of_the_wrong_type_is_named() {
         (json!({"name": ["x"]}), "name"),
         (json!({"name": "x", "extra": 1}), "extra"),
         (json!([]), "body"),
+        (json!(["a name"]), "body"),
         (json!("text"), "body"),
         (json!(null), "body"),
     ] {
