@@ -153,10 +153,12 @@ impl TokenService {
         }
         let read = refresher.read(found).await?;
         wanted.check_account(&read.found)?;
-        if let Some(stored) = read
-            .stored_token()
-            .filter(|stored| refresher.lasts(stored, id, &wanted))
-        {
+        // What is in memory came after what is stored beside the same refresh token: once it is refused,
+        // the older one is no better.
+        let superseded = slot.held.as_ref().map(|held| held.secret_path.clone());
+        if let Some(stored) = read.stored_token().filter(|stored| {
+            superseded.as_ref() != Some(&stored.secret_path) && refresher.lasts(stored, id, &wanted)
+        }) {
             slot.held = Some(stored.clone());
             return Ok(stored.token);
         }

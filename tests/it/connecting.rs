@@ -16,6 +16,8 @@ use crate::{
 };
 
 mod by_hand;
+mod hostile;
+mod refreshing;
 
 /// The program with a double of every service.
 struct Setting {

@@ -62,8 +62,16 @@ struct Token {
     scopes: Option<String>,
 }
 
+/// What a refresh token stands for.
+#[derive(Clone)]
+struct Grant {
+    account: u32,
+    scopes: Vec<String>,
+}
+
 #[derive(Default)]
 struct Inner {
+    grants: HashMap<String, Grant>,
     mood: Mood,
     redirect_uri: String,
     codes: HashMap<String, Code>,
@@ -134,9 +142,16 @@ impl Vendor {
         inner.tokens.insert(token, Token { account, scopes });
     }
 
-    /// Takes every token back.
-    pub fn withdraw(&self) {
+    /// Takes every access token back.
+    pub fn expire_access_tokens(&self) {
         self.lock().tokens.clear();
+    }
+
+    /// Takes every grant back.
+    pub fn withdraw(&self) {
+        let mut inner = self.lock();
+        inner.tokens.clear();
+        inner.grants.clear();
     }
 
     /// How often codes were exchanged, tokens refreshed, and accounts asked for.
@@ -162,6 +177,12 @@ impl Vendor {
     fn is_google(&self) -> bool {
         use ServiceName::{Gmail, GoogleCalendar, GoogleDrive};
         matches!(self.service, Gmail | GoogleCalendar | GoogleDrive)
+    }
+
+    /// Whether a refresh token is good once.
+    fn rotates(&self) -> bool {
+        use ServiceName::{Github, Notion, Slack, Twitter};
+        matches!(self.service, Github | Notion | Slack | Twitter)
     }
 
     /// Whether the vendor wants Basic authentication.
@@ -335,11 +356,11 @@ async fn token(State(vendor): State<Vendor>, headers: HeaderMap, body: Bytes) ->
         }
         "refresh_token" => {
             inner.refreshes += 1;
-            refuse(
-                &vendor,
-                "invalid_grant",
-                "no token of this double is refreshed",
-            )
+            let given = value("refresh_token").to_owned();
+            match inner.grants.remove(&given) {
+                Some(grant) => answer(200, &refreshed(&vendor, &mut inner, given, grant)),
+                None => refuse_refresh(&vendor),
+            }
         }
         _ => refuse(&vendor, "unsupported_grant_type", ""),
     }
@@ -351,6 +372,11 @@ fn granted(vendor: &Vendor, inner: &mut Inner, account: u32, scopes: &[String]) 
     let refresh = inner.next("refresh");
     let expires = inner.mood.expires;
     let listed = matches!(vendor.service, ServiceName::Github | ServiceName::Slack);
+    let grant = Grant {
+        account,
+        scopes: scopes.to_vec(),
+    };
+    inner.grants.insert(refresh.clone(), grant);
     inner.tokens.insert(
         token.clone(),
         Token {
@@ -413,6 +439,47 @@ fn granted(vendor: &Vendor, inner: &mut Inner, account: u32, scopes: &[String]) 
                    "refresh_token": refresh, "scope": spaced})
         }
     }
+}
+
+/// The answer to a refresh, as the vendor writes it.
+fn refreshed(vendor: &Vendor, inner: &mut Inner, given: String, grant: Grant) -> Value {
+    let mut answer = granted(vendor, inner, grant.account, &grant.scopes);
+    if vendor.service == ServiceName::Slack {
+        // What stands in `authed_user` at first comes at the top here.
+        let mut user = answer["authed_user"].take();
+        user["ok"] = json!(true);
+        return user;
+    }
+    if vendor.rotates() {
+        return answer;
+    }
+    let next = answer["refresh_token"].take();
+    inner.grants.remove(next.as_str().unwrap_or_default());
+    let fields = answer.as_object_mut().unwrap();
+    if vendor.service == ServiceName::Linkedin {
+        fields["refresh_token"] = json!(given);
+        fields["refresh_token_expires_in"] = json!(31_000_000);
+    } else {
+        fields.remove("refresh_token");
+        fields.remove("refresh_token_expires_in");
+    }
+    inner.grants.insert(given, grant);
+    answer
+}
+
+/// What each vendor says of a refresh token that is not good.
+fn refuse_refresh(vendor: &Vendor) -> Response {
+    let (error, description) = match vendor.service {
+        ServiceName::Github => (
+            "bad_refresh_token",
+            "The refresh token passed is incorrect or expired.",
+        ),
+        ServiceName::Slack => ("invalid_refresh_token", ""),
+        ServiceName::Twitter => ("invalid_request", "Value passed for the token was invalid."),
+        ServiceName::Spotify => ("invalid_grant", "Refresh token revoked"),
+        _ => ("invalid_grant", "Token has been expired or revoked."),
+    };
+    refuse(vendor, error, description)
 }
 
 /// The call that says whose a token is.
