@@ -361,9 +361,16 @@ fn refusal(status: u16, fields: &[(&'static str, String)], message: &str) -> Ans
 /// The first half of an answer, as a proxy may pass it on.
 fn cut(whole: Answer, with_its_end: bool) -> Answer {
     let (status, headers, body) = whole;
-    let mut half = body[..body.len() / 2].to_vec();
-    half.extend(body.last().filter(|_| with_its_end));
-    (status, headers, half)
+    let mut length = body.len() / 2;
+    loop {
+        let mut half = body[..length].to_vec();
+        half.extend(body.last().filter(|_| with_its_end));
+        // Between two items of a list it would be another list, and nobody could tell.
+        if length == 0 || serde_json::from_slice::<Value>(&half).is_err() {
+            return (status, headers, half);
+        }
+        length -= 1;
+    }
 }
 
 impl Inner {
