@@ -39,6 +39,10 @@ contract:
 lives:
     NUCLEUS_LIVES=100 scripts/test github::chaos
 
+# End 1,000 connections at once
+disconnections:
+    NUCLEUS_DISCONNECTIONS=1000 scripts/test all_of_a_service
+
 # Let 2,000 clients hang up in the middle of a request
 hang-ups:
     NUCLEUS_HANG_UPS=2000 scripts/test hang_up

@@ -193,8 +193,13 @@ impl App {
             metrics: Arc::clone(&metrics),
         };
         let tokens = Arc::new(TokenService::new(refresher, tasks.clone()));
-        let integrations =
-            Integrations::new(db.clone(), secrets, Arc::clone(&clock), Arc::clone(&tokens));
+        let integrations = Integrations::new(
+            db.clone(),
+            secrets,
+            Arc::clone(&clock),
+            Arc::clone(&tokens),
+            Arc::clone(&metrics),
+        );
         let engine = Engine {
             db,
             clock,

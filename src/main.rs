@@ -6,9 +6,17 @@ use clap::{Parser, Subcommand};
 use nucleus::{
     api,
     cli::{
-        self, audit::AuditCommand, dead_letter::DeadLetterCommand, demo::DemoArgs,
-        doctor::DoctorArgs, entity::EntityCommand, events::EventsCommand, import::ImportCommand,
-        key::KeyCommand, vault::VaultCommand,
+        self,
+        audit::AuditCommand,
+        dead_letter::DeadLetterCommand,
+        demo::DemoArgs,
+        doctor::DoctorArgs,
+        entity::EntityCommand,
+        events::EventsCommand,
+        import::ImportCommand,
+        key::KeyCommand,
+        revoke::{NotConfirmed, RevokeArgs},
+        vault::VaultCommand,
     },
     config::{Config, ConfigErrors},
     domain::audit::Origin,
@@ -61,6 +69,8 @@ enum Command {
     /// Messages that no worker could carry out.
     #[command(subcommand)]
     DeadLetter(DeadLetterCommand),
+    /// End the access to every account of a service at once, for an incident.
+    Revoke(RevokeArgs),
     /// Look whether everything is well, and say how what is not is mended.
     Doctor(DoctorArgs),
     /// Sync a generated mailbox, start to end, with nothing to set up.
@@ -101,7 +111,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<ConfigErrors>() => {
+        Err(error) if error.is::<ConfigErrors>() || error.is::<NotConfirmed>() => {
             cli::report(&error);
             ExitCode::from(USAGE)
         }
@@ -149,6 +159,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(command) => cli::events::run(&config, command).await,
         Command::Import(command) => cli::import::run(&config, command).await,
         Command::DeadLetter(command) => by_operator(cli::dead_letter::run(&config, command)).await,
+        Command::Revoke(args) => by_operator(cli::revoke::run(&config, args)).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),
     };
     if let Some(traces) = traces {

@@ -29,6 +29,7 @@ mod m015_refreshes;
 mod m016_accounts;
 mod m017_key_scopes;
 mod m018_audit;
+mod m019_disconnections;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m016_accounts::Migration),
             Box::new(m017_key_scopes::Migration),
             Box::new(m018_audit::Migration),
+            Box::new(m019_disconnections::Migration),
         ]
     }
 }

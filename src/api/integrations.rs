@@ -272,6 +272,8 @@ pub(super) async fn create(
         ("entity_id" = Option<EntityId>, Query, description = "Only this entity's."),
         ("service_name" = Option<ServiceName>, Query, description = "Only this service's."),
         ("status" = Option<IntegrationStatus>, Query, description = "Only those that stand so."),
+        ("consent_ends_before" = Option<DateTime<Utc>>, Query,
+            description = "Only those whose person has to consent again before this time."),
         Paging),
     responses((status = 200, description = "A page of integrations.", body = List<Shown>)))]
 pub(super) async fn list(
@@ -283,6 +285,7 @@ pub(super) async fn list(
         entity_id: query.take("entity_id"),
         service_name: query.take("service_name"),
         status: query.take("status"),
+        consent_ends_before: query.take("consent_ends_before"),
     };
     let slicing = query.slicing()?;
     query.finish()?;

@@ -98,6 +98,10 @@ fn add_overview(values: &mut Values, found: Overview, now: DateTime<Utc>) {
         let labels = [standing.service_name.into(), standing.status.into()];
         values.add(&metrics::INTEGRATIONS, &labels, standing.count as f64);
     }
+    for ending in found.consents_ending {
+        let labels = [ending.service_name.into()];
+        values.add(&metrics::CONSENTS_ENDING, &labels, ending.count as f64);
+    }
     for (family, count) in [
         (&metrics::SYNC_RUNS_ABANDONED, found.abandoned_runs),
         (&metrics::SYNC_GAPS_OPEN, found.open_gaps),

@@ -13,6 +13,7 @@ pub mod events;
 pub mod import;
 pub mod key;
 pub mod migrate;
+pub mod revoke;
 pub mod roles;
 pub mod vault;
 

@@ -14,7 +14,7 @@ use crate::{
     api::{self, Deadlines},
     app::{self, App, Queue, Setup},
     config::Config,
-    db::{api_key, idempotency_key},
+    db::{api_key, disconnection, idempotency_key},
     domain::{Clock, SystemClock},
     sync,
     worker::{self, relay, scheduler},
@@ -38,6 +38,7 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     // The folder is ours alone, so whatever was held belongs to a process that is dead.
     let freed = sync::free_abandoned(&app.engine.db, app.now(), true).await?;
     idempotency_key::end_leases(&app.engine.db).await?;
+    disconnection::end_leases(&app.engine.db).await?;
     tracing::info!(runs = freed, http.url = address, "nucleus is up");
     let shutdown = on_signal()?;
     let tasks = TaskTracker::new();

@@ -13,7 +13,7 @@ use url::Url;
 use crate::{
     db::{
         entity,
-        integration::Grant,
+        grant::Grant,
         oauth_session::{self, OAuthSession},
     },
     domain::{EntityId, ServiceName, ids::Id},
@@ -152,7 +152,7 @@ impl<'a> Flow<'a> {
         account: &Account,
         credentials: &OAuth2Credentials,
     ) -> Result<(), ConnectError> {
-        let Some(token) = credentials.grant_token() else {
+        let Some(token) = integrations::revoking_token(self.name, credentials) else {
             return Ok(());
         };
         let grant = Grant {

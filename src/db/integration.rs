@@ -191,6 +191,8 @@ pub struct Filter {
     pub service_name: Option<ServiceName>,
     /// Only those that stand so.
     pub status: Option<IntegrationStatus>,
+    /// Only those whose consent ends before this.
+    pub consent_ends_before: Option<DateTime<Utc>>,
 }
 
 /// Integrations that `scope` may see, newest first.
@@ -209,6 +211,9 @@ pub async fn list(
     }
     if let Some(status) = filter.status {
         sql = sql.push(" AND status = ").bind(status.as_str());
+    }
+    if let Some(time) = filter.consent_ends_before {
+        sql = sql.push(" AND consent_expires_at < ").bind(time);
     }
     sql.slice(slicing, db.reader()).await
 }
@@ -511,44 +516,6 @@ pub async fn delete(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
             .execute(&tx.inner)
             .await?,
     )
-}
-
-/// A grant at a service, as far as integrations can share one.
-#[derive(Debug)]
-pub struct Grant<'a> {
-    /// The integration that holds it, if it is connected.
-    pub of: Option<IntegrationId>,
-    /// Its owner.
-    pub entity_id: EntityId,
-    /// The account, where it is known.
-    pub account: Option<&'a str>,
-    /// The services for which one grant stands.
-    pub services: &'a [ServiceName],
-}
-
-/// How many other integrations live on the same grant. One whose account is not known yet, because
-/// it was never asked, counts where it is the same owner's.
-pub async fn sharing_grant(db: &Db, grant: &Grant<'_>) -> Result<i64, DbError> {
-    let mut sql = Sql::new(
-        "SELECT count(*) FROM entity_integrations WHERE status NOT IN ('revoked', 'expired')",
-        [],
-    );
-    if let Some(id) = grant.of {
-        sql = sql.push(" AND id <> ").bind(id);
-    }
-    sql = match grant.account {
-        Some(account) => sql
-            .push(" AND (account = ")
-            .bind(account)
-            .push(" OR (account IS NULL AND entity_id = ")
-            .bind(grant.entity_id)
-            .push("))"),
-        None => sql.push(" AND entity_id = ").bind(grant.entity_id),
-    };
-    sql.push(" AND service_name IN ")
-        .tuple(grant.services.iter().map(|service| service.as_str()))
-        .scalar(db.reader())
-        .await
 }
 
 fn one_changed(changed: u64) -> Result<(), DbError> {

@@ -16,6 +16,9 @@ pub const COUNTED: i64 = 100_000;
 /// Who has been due for longer than this is overdue: a scheduler makes a pass every five seconds.
 pub const OVERDUE: TimeDelta = TimeDelta::minutes(5);
 
+/// A consent that ends within this is told of: time enough to ask its person.
+pub const ENDING: TimeDelta = TimeDelta::days(14);
+
 /// A queue whose oldest message waits longer is behind.
 const BEHIND: TimeDelta = TimeDelta::minutes(10);
 
@@ -36,6 +39,8 @@ pub struct Overview {
     pub integrations: Vec<Standing>,
     /// Integrations whose next sync is due, and those that are overdue.
     pub due: Due,
+    /// Connections that may sync and whose consent ends within [`ENDING`], by service.
+    pub consents_ending: Vec<Ending>,
     /// DNA-analysis events emitted ever.
     pub events: i64,
 }
@@ -45,6 +50,15 @@ pub struct Overview {
 pub struct Counted {
     /// The status.
     pub status: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// How many consents of a service end soon.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Ending {
+    /// The service.
+    pub service_name: String,
     /// How many.
     pub count: i64,
 }
@@ -127,6 +141,7 @@ pub async fn overview(db: &Db, now: DateTime<Utc>) -> Result<Overview, DbError> 
         dead_letters: dead_letters().scalar(conn).await?,
         integrations: standings(db).await?,
         due: due(now).one(conn).await?.ok_or(DbError::NotFound)?,
+        consents_ending: consents_ending(now).all(conn).await?,
         events: events().scalar(conn).await?,
     })
 }
@@ -223,6 +238,14 @@ fn due(now: DateTime<Utc>) -> Sql {
     )
 }
 
+fn consents_ending(now: DateTime<Utc>) -> Sql {
+    Sql::new(
+        "SELECT service_name, count(*) AS count FROM entity_integrations
+         WHERE status IN ('active', 'error') AND consent_expires_at <= $1 GROUP BY service_name",
+        [(now + ENDING).into()],
+    )
+}
+
 fn events() -> Sql {
     Sql::new("SELECT position FROM event_position WHERE id = 1", [])
 }
@@ -253,6 +276,7 @@ mod tests {
             dead_letters(),
             integrations(),
             due(now),
+            consents_ending(now),
             events(),
         ];
         for statement in statements {

@@ -563,16 +563,29 @@ pub async fn interrupted_imports(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
     .await
 }
 
-/// Takes an integration's active run away from whoever holds it: that worker writes nothing more.
-pub async fn take_away(tx: &Tx, integration: IntegrationId) -> Result<(), DbError> {
-    Sql::new(
-        "UPDATE sync_runs SET fence = fence + 1
-         WHERE integration_id = $1 AND status IN ('queued', 'running')",
-        [integration.into()],
+/// Cancels whatever an integration has queued or under way: its holder writes nothing more. Gives
+/// what ended.
+pub async fn cancel_all(
+    tx: &Tx,
+    integration: IntegrationId,
+    reason: &RunError,
+    now: DateTime<Utc>,
+) -> Result<Vec<EndedRun>, DbError> {
+    let RunError { code, detail } = reason.clone();
+    let rows: Vec<EndedRow> = Sql::new(
+        "UPDATE sync_runs SET status = 'cancelled', fence = fence + 1, finished_at = $2,
+            lease_until = NULL, lease_owner = NULL, again_at = NULL, error_code = $3,
+            error_detail = $4
+         WHERE integration_id = $1 AND status IN ('queued', 'running')
+         RETURNING service_name, kind, triggered_by, started_at",
+        [integration.into(), now.into(), code.into(), detail.into()],
     )
-    .execute(&tx.inner)
-    .await
-    .map(drop)
+    .all(&tx.inner)
+    .await?;
+    let ended = rows.into_iter();
+    Ok(ended
+        .map(|row| row.ended(RunStatus::Cancelled, now))
+        .collect())
 }
 
 /// How many runs are in the queue and under way.

@@ -270,6 +270,24 @@ pub const INTEGRATIONS_OVERDUE: Family = Family {
     help: "Integrations that have been due for more than five minutes; counted up to 100000",
 };
 
+/// Consents that end soon.
+pub const CONSENTS_ENDING: Family = Family {
+    name: "nucleus_consents_ending",
+    kind: Kind::Gauge,
+    labels: &["service"],
+    source: Source::Tables,
+    help: "Connections that may sync and whose person has to consent again within 14 days",
+};
+
+/// Grants that services were asked to revoke.
+pub const GRANT_REVOCATIONS: Family = Family {
+    name: "nucleus_grant_revocations_total",
+    kind: Kind::Counter,
+    labels: &["service", "outcome"],
+    source: Source::Totals,
+    help: "Accounts whose access was ended, by what became of the grant at the service",
+};
+
 /// The program's version.
 pub const BUILD_INFO: Family = Family {
     name: "nucleus_build_info",
@@ -363,6 +381,7 @@ pub const FAMILIES: &[&Family] = &[
     &QUOTA_UNITS,
     &QUOTA_WAIT,
     &TOKEN_REFRESHES,
+    &GRANT_REVOCATIONS,
     &DNA_EVENTS,
     &DATABASE_UP,
     &SYNC_RUNS_ACTIVE,
@@ -375,6 +394,7 @@ pub const FAMILIES: &[&Family] = &[
     &INTEGRATIONS_FAILING,
     &INTEGRATIONS_DUE,
     &INTEGRATIONS_OVERDUE,
+    &CONSENTS_ENDING,
     &LOOP_RUNNING,
     &HTTP_REQUESTS,
     &HTTP_REQUEST_DURATION,

@@ -228,6 +228,12 @@ impl Metrics {
         self.counted().unsaved.add(&TOKEN_REFRESHES, &labels, 1.0);
     }
 
+    /// The access to an account was ended. `outcome` is a word of the table of disconnections.
+    pub fn revoked(&self, service: ServiceName, outcome: &'static str) {
+        let labels = [service.as_str().into(), outcome.into()];
+        self.counted().unsaved.add(&GRANT_REVOCATIONS, &labels, 1.0);
+    }
+
     /// A request to the API was answered. `route` is a template, never a path.
     pub fn http_request(&self, method: &'static str, route: String, status: u16, seconds: f64) {
         let served = [Label::Borrowed(method), route.into()];

@@ -111,7 +111,7 @@ struct ErrorAnswer {
 /// Makes the calls.
 #[derive(Debug, Clone)]
 pub struct TokenEndpoint {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
 }
 
 impl TokenEndpoint {
@@ -189,32 +189,6 @@ impl TokenEndpoint {
         tokens_in(oauth, &body, now)
     }
 
-    /// Revokes a token and with it, at Google, the whole grant (RFC 7009).
-    pub async fn revoke(
-        &self,
-        config: &OAuthConfig,
-        token: &SecretString,
-    ) -> Result<(), EndpointError> {
-        let Some(url) = &config.revoke_url else {
-            return Err(EndpointError::Client(
-                "the service has no revocation endpoint".to_owned(),
-            ));
-        };
-        let request = self
-            .http
-            .post(url.clone())
-            .form(&[("token", token.expose_secret())]);
-        let (status, _, body) = self
-            .send(request)
-            .await
-            .map_err(EndpointError::Unavailable)?;
-        if (200..300).contains(&status) {
-            Ok(())
-        } else {
-            Err(refusal(&config.provider.oauth, status, &body))
-        }
-    }
-
     /// Gives status, header fields and body; the error says why there are none.
     pub(super) async fn send(
         &self,
@@ -251,7 +225,7 @@ impl TokenEndpoint {
 }
 
 /// Adds who we are and writes the body, in the service's way.
-fn authenticated<'a>(
+pub(super) fn authenticated<'a>(
     request: reqwest::RequestBuilder,
     config: &'a OAuthConfig,
     mut fields: Vec<(&'a str, &'a str)>,
@@ -323,7 +297,7 @@ pub(super) fn error_in_200(oauth: &OAuth, body: &[u8]) -> Option<EndpointError> 
     (oauth.errors_in_200 && !answer.error.is_empty()).then(|| meaning(oauth, &answer))
 }
 
-fn refusal(oauth: &OAuth, status: u16, body: &[u8]) -> EndpointError {
+pub(super) fn refusal(oauth: &OAuth, status: u16, body: &[u8]) -> EndpointError {
     if status == 408 || status == 429 || !(400..500).contains(&status) {
         return EndpointError::Unavailable(format!("status {status}"));
     }

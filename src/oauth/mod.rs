@@ -10,6 +10,7 @@ pub mod account;
 pub mod authorization;
 pub mod endpoint;
 pub mod refresh;
+mod revocation;
 pub mod tokens;
 
 /// The authorization server and API of one service, and who we are to it (RFC 6749, section 2).

@@ -290,9 +290,15 @@ impl Refresher {
                     EndpointError::Client(_) => lease.sent_at = in_doubt_since,
                     EndpointError::Incomplete(_) | EndpointError::Unavailable(_) => {}
                 }
-                return Err(match (token_error(error), in_doubt_since) {
-                    (TokenError::Revoked(detail), Some(since)) => lost(since, &detail),
-                    (refused, _) => refused,
+                let lost_since = in_doubt_since.filter(|_| config.provider.oauth.rotates);
+                let consent_end = found.consent_expires_at.filter(|end| *end <= now);
+                return Err(match (token_error(error), consent_end, lost_since) {
+                    (TokenError::Revoked(detail), Some(end), _) => TokenError::Expired(format!(
+                        "{detail}; the consent ended at {}",
+                        time::rfc3339(end)
+                    )),
+                    (TokenError::Revoked(detail), None, Some(since)) => lost(since, &detail),
+                    (refused, ..) => refused,
                 });
             }
         };

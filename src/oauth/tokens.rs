@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     db::{
-        DbError,
+        DbError, grant,
         integration::{self, Integration},
     },
     domain::{IntegrationId, ServiceName, audit::Origin, errors, sync::Scope},
@@ -93,6 +93,8 @@ impl From<InvalidSecretText> for TokenError {
     }
 }
 
+type Slots = HashMap<IntegrationId, Arc<tokio::sync::Mutex<Slot>>>;
+
 #[derive(Default)]
 struct Slot {
     held: Option<Held>,
@@ -101,7 +103,7 @@ struct Slot {
 /// Gives access tokens for all integrations.
 pub struct TokenService {
     refresher: Arc<Refresher>,
-    slots: Mutex<HashMap<IntegrationId, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<Slots>,
     tasks: TaskTracker,
 }
 
@@ -180,12 +182,34 @@ impl TokenService {
         }
     }
 
+    /// How many integrations have something in memory.
+    pub fn held(&self) -> usize {
+        self.all_slots().len()
+    }
+
+    /// Lets go of the tokens of integrations that are gone or have other credentials by now, whichever
+    /// process did that.
+    pub async fn let_go(&self) -> Result<(), DbError> {
+        let ids: Vec<IntegrationId> = self.all_slots().keys().copied().collect();
+        let paths = grant::secret_paths(&self.refresher.db, &ids).await?;
+        let paths: HashMap<IntegrationId, String> = paths.into_iter().collect();
+        self.all_slots().retain(|id, slot| {
+            // One that was made since, or that somebody is at, is looked at the next time.
+            if !ids.contains(id) || Arc::strong_count(slot) > 1 {
+                return true;
+            }
+            let Ok(slot) = slot.try_lock() else {
+                return true;
+            };
+            let held = slot.held.as_ref();
+            held.is_some_and(|held| paths.get(id) == Some(&held.secret_path))
+        });
+        Ok(())
+    }
+
     /// Forgets what is in memory of an integration that was removed.
     pub fn forget(&self, id: IntegrationId) {
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+        self.all_slots().remove(&id);
     }
 
     /// Asks the service whose the access token is.
@@ -245,8 +269,11 @@ impl TokenService {
     }
 
     fn slot(&self, id: IntegrationId) -> Arc<tokio::sync::Mutex<Slot>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(id).or_default())
+        Arc::clone(self.all_slots().entry(id).or_default())
+    }
+
+    fn all_slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

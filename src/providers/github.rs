@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::{
-    Account, ByHand, Endpoints, OAuth, Provider, Refusal, RefusalKind, STANDARD, TOKEN, Who,
-    refusal, text,
+    Account, ByHand, Endpoints, OAuth, Provider, Refusal, RefusalKind, Revocation, STANDARD, TOKEN,
+    Who, refusal, text,
 };
 use crate::domain::ServiceName;
 
@@ -27,6 +27,7 @@ pub(super) static GITHUB: Provider = Provider {
         // what a person granted earlier is merged, and the larger scope stands for the smaller.
         includes: &[("user", &["read:user"])],
         errors_in_200: true,
+        revocation: Revocation::GrantOfClient,
         refusals: REFUSALS,
         rotates: true,
         needs_refresh_token: false,

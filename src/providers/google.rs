@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::{
-    Account, Endpoints, OAuth, Provider, Redirects, Refusal, RefusalKind, STANDARD, Who, refusal,
-    text,
+    Account, Endpoints, OAuth, Provider, Redirects, Refusal, RefusalKind, Revocation, STANDARD,
+    Who, refusal, text,
 };
 use crate::domain::ServiceName;
 
@@ -65,6 +65,7 @@ const fn oauth(scopes: &'static [&'static str]) -> OAuth {
         // <https://developers.google.com/identity/protocols/oauth2/web-server#uri-validation>
         redirects: Redirects::PublicHosts,
         refusals: REFUSALS,
+        revocation: Revocation::Token,
         ..STANDARD
     }
 }

@@ -75,6 +75,8 @@ pub struct OAuth {
     pub errors_in_200: bool,
     /// What its own error codes mean, beside those of the standards.
     pub refusals: &'static [Refusal],
+    /// How a grant is revoked.
+    pub revocation: Revocation,
     /// Whether each refresh gives another refresh token and ends the one before.
     pub rotates: bool,
     /// Whether there is no lasting access without a refresh token. Otherwise an access token without
@@ -104,6 +106,33 @@ pub enum ClientAuthentication {
     Body,
     /// HTTP Basic; a client without a secret says its `client_id` in the body.
     Basic,
+}
+
+/// How a grant is revoked: by which call, and by which of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// Not from here: the person removes the app at the service.
+    NotOffered,
+    /// RFC 7009 without a word of who the client is, by any token.
+    Token,
+    /// RFC 7009, with the client's authentication, by any token.
+    TokenOfClient,
+    /// As [`Revocation::TokenOfClient`], by the access token.
+    AccessTokenOfClient,
+    /// GitHub's: the client deletes what a person granted it, which the access token names.
+    GrantOfClient,
+    /// Slack's: the access token ends itself.
+    OwnToken,
+}
+
+impl Revocation {
+    /// Whether it takes an access token that is still good.
+    pub fn wants_access_token(self) -> bool {
+        matches!(
+            self,
+            Self::AccessTokenOfClient | Self::GrantOfClient | Self::OwnToken
+        )
+    }
 }
 
 /// How a request to the token endpoint is written.
@@ -190,6 +219,7 @@ const STANDARD: OAuth = OAuth {
     tokens_at: &[""],
     errors_in_200: false,
     refusals: &[],
+    revocation: Revocation::TokenOfClient,
     rotates: false,
     needs_refresh_token: true,
     consent_days: None,

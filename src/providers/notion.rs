@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Account, ByHand, ClientAuthentication, Encoding, Endpoints, OAuth, Provider, RefusalKind,
-    STANDARD, TOKEN, Who, refusal, text,
+    Revocation, STANDARD, TOKEN, Who, refusal, text,
 };
 use crate::domain::ServiceName;
 
@@ -24,6 +24,7 @@ pub(super) static NOTION: Provider = Provider {
         parameters: &[("owner", "user")],
         pkce: false,
         client_authentication: ClientAuthentication::Basic,
+        revocation: Revocation::AccessTokenOfClient,
         encoding: Encoding::Json,
         refusals: &[
             refusal("rate_limited", RefusalKind::Transient),

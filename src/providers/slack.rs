@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Account, ByHand, ClientAuthentication, Endpoints, OAuth, Provider, Redirects, Refusal,
-    RefusalKind, STANDARD, TOKEN, Who, refusal, text,
+    RefusalKind, Revocation, STANDARD, TOKEN, Who, refusal, text,
 };
 use crate::domain::ServiceName;
 
@@ -44,6 +44,7 @@ pub(super) static SLACK: Provider = Provider {
         // A refreshed token of a person may stand in either place.
         tokens_at: &["/authed_user", ""],
         errors_in_200: true,
+        revocation: Revocation::OwnToken,
         refusals: REFUSALS,
         rotates: true,
         needs_refresh_token: false,

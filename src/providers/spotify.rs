@@ -7,7 +7,8 @@
 use serde_json::Value;
 
 use super::{
-    Account, ClientAuthentication, Endpoints, OAuth, Provider, Redirects, STANDARD, Who, text,
+    Account, ClientAuthentication, Endpoints, OAuth, Provider, Redirects, Revocation, STANDARD,
+    Who, text,
 };
 use crate::domain::ServiceName;
 
@@ -36,6 +37,7 @@ pub(super) static SPOTIFY: Provider = Provider {
         client_authentication: ClientAuthentication::Basic,
         // Six months have 181 days at least.
         consent_days: Some(181),
+        revocation: Revocation::NotOffered,
         ..STANDARD
     },
     who: Who {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     connect,
-    db::{DbError, audit_log, idempotency_key, integration, outbox, sync_listing},
+    db::{DbError, audit_log, disconnection, idempotency_key, integration, outbox, sync_listing},
     domain::{
         audit::{Interface, Origin},
         errors,
@@ -27,6 +27,8 @@ const HOUSEKEEPING_EVERY: u32 = 12;
 const DUE: u64 = 100;
 /// Rows removed in one transaction.
 const SWEEP: u64 = 2_000;
+/// What services answered when they were asked to revoke is kept so long.
+const DISCONNECTIONS_KEPT: TimeDelta = TimeDelta::days(365);
 
 /// A chain's head is logged so often at most.
 const LOG_HEADS_EVERY: TimeDelta = TimeDelta::hours(1);
@@ -85,6 +87,9 @@ async fn keep_house(app: &App) -> Result<Report, DbError> {
             "OAuth flows that are over could not be swept"
         );
     }
+    app.integrations.resume_disconnections().await;
+    let old = app.now() - DISCONNECTIONS_KEPT;
+    while disconnection::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
     app.integrations.sweep_secrets().await;
     while log_audit_heads(app).await? == HEADS {}
     Ok(report)
@@ -172,13 +177,23 @@ pub async fn sweep(app: Arc<App>, shutdown: CancellationToken) {
 }
 
 /// Moves what was counted, and when keys were used, to the database every five seconds until
-/// `shutdown`.
+/// `shutdown`, and once a minute lets go of access tokens that no connection has any more.
 #[expect(
     clippy::disallowed_methods,
     reason = "passes are on the machine's clock"
 )]
 pub async fn save_totals(app: Arc<App>, shutdown: CancellationToken) {
+    let mut passes = 0_u32;
     loop {
+        if passes.is_multiple_of(HOUSEKEEPING_EVERY)
+            && let Err(error) = app.engine.tokens.let_go().await
+        {
+            tracing::warn!(
+                error = errors::chain(&error),
+                "access tokens in memory are looked through later"
+            );
+        }
+        passes = passes.wrapping_add(1);
         if let Err(error) = app.save_totals().await {
             tracing::warn!(
                 error = errors::chain(&error),

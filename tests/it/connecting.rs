@@ -219,6 +219,9 @@ async fn another_account_of_a_service_is_refused_with_a_choice() {
         let tested = setting.api().post(&path, json!({})).await;
         assert_eq!(tested["is_valid"], true, "{service}: {tested}");
         assert_eq!(tested["account"], shown(service, 0), "{service}");
+        // What nobody wanted does not stand either, where the service lets it be revoked.
+        let revoked = usize::from(service != ServiceName::Spotify);
+        assert_eq!(vendor.revocations(), revoked, "{service}");
     }
     setting.assert_nothing_wrong();
 }

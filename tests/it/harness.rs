@@ -36,7 +36,7 @@ pub const OPERATOR_KEY: &str = "operator-key-of-the-tests-0123456789";
 pub struct Setting {
     pub mailbox: Mailbox,
     pub options: Options,
-    pub variables: HashMap<&'static str, String>,
+    pub variables: HashMap<String, String>,
     pub left_out: Vec<&'static str>,
     pub deadlines: Deadlines,
     queue: Option<Queue>,
@@ -82,7 +82,9 @@ impl Setting {
 
     /// Keeps credentials in this Secret Manager.
     pub fn in_secret_manager(mut self, url: &str) -> Self {
-        self.variables.extend(backends::secret_manager(url));
+        let own = backends::secret_manager(url).into_iter();
+        self.variables
+            .extend(own.map(|(name, value)| (name.to_owned(), value)));
         self
     }
 
@@ -97,8 +99,8 @@ impl Setting {
         self
     }
 
-    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.variables.insert(name, value.into());
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.insert(name.into(), value.into());
         self
     }
 
@@ -140,12 +142,7 @@ impl TestApp {
         for (name, value) in parts.iter().flat_map(Parts::variables) {
             variables.insert(name.to_owned(), value);
         }
-        variables.extend(
-            setting
-                .variables
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), v.clone())),
-        );
+        variables.extend(setting.variables);
         for name in setting.left_out {
             variables.remove(name);
         }

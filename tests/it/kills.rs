@@ -257,6 +257,10 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
             "relay" => {}
             // Of a service that rotates refresh tokens: `refreshes.rs` dies there.
             "refresh" => {}
+            // Of a connection that is being ended: `disconnecting.rs` dies there.
+            "disconnect" => {}
+            // Of the vault: `vault_rotation.rs` dies there.
+            "vault" => {}
             "batch" => {
                 abort_while_importing(point, 1).await;
                 abort_while_syncing(point, 0).await;

@@ -22,6 +22,7 @@ mod contract;
 mod dashboards;
 mod db;
 mod delivery;
+mod disconnecting;
 mod doctor;
 mod doubles;
 mod emulator;

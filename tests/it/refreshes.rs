@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
-use nucleus::app::App;
+use nucleus::{
+    app::App,
+    db::{integration, overview::overview},
+    domain::{Clock, sync::Scope},
+};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -36,42 +40,44 @@ fn expiries() -> usize {
 }
 
 /// The program on a stand-in for Gmail, and its tokens from an authorization server.
-async fn start(server: &AuthorizationServer) -> TestApp {
+pub async fn start(server: &AuthorizationServer) -> TestApp {
     let mut setting = Setting::new(small_mailbox(2));
-    for (name, value) in gmail_variables(server) {
+    for (name, value) in variables_of(server, "gmail") {
         if !name.ends_with("API_URL") {
+            setting = setting.variable(name, value);
+        }
+    }
+    for service in ["google_calendar", "twitter"] {
+        for (name, value) in variables_of(server, service) {
             setting = setting.variable(name, value);
         }
     }
     setting.start().await
 }
 
-fn gmail_variables(server: &AuthorizationServer) -> Vec<(&'static str, String)> {
-    let named = |(name, value)| {
-        let name = match name {
-            "AUTHORIZE_URL" => "NUCLEUS_SERVICES__GMAIL__AUTHORIZE_URL",
-            "TOKEN_URL" => "NUCLEUS_SERVICES__GMAIL__TOKEN_URL",
-            "REVOKE_URL" => "NUCLEUS_SERVICES__GMAIL__REVOKE_URL",
-            "API_URL" => "NUCLEUS_SERVICES__GMAIL__API_URL",
-            "CLIENT_ID" => "NUCLEUS_SERVICES__GMAIL__CLIENT_ID",
-            _ => "NUCLEUS_SERVICES__GMAIL__CLIENT_SECRET",
-        };
-        (name, value)
-    };
-    server.variables().into_iter().map(named).collect()
+/// What leads a service of the program to this authorization server.
+pub fn variables_of(server: &AuthorizationServer, service: &str) -> Vec<(String, String)> {
+    let before = format!("NUCLEUS_SERVICES__{}__", service.to_uppercase());
+    let own = server.variables().into_iter();
+    own.map(|(name, value)| (format!("{before}{name}"), value))
+        .collect()
 }
 
-fn connection(entity: &str, refresh_token: &str) -> Value {
+fn connection(service: &str, entity: &str, refresh_token: &str) -> Value {
     json!({
-        "entity_id": entity, "service_name": "gmail", "credential_type": "oauth2",
+        "entity_id": entity, "service_name": service, "credential_type": "oauth2",
         "credentials": {"refresh_token": refresh_token},
     })
 }
 
 /// A new entity's connection with a consent of its own.
-async fn connect(app: &TestApp, server: &AuthorizationServer) -> String {
+pub async fn connect(app: &TestApp, server: &AuthorizationServer) -> String {
+    connect_at(app, server, "gmail").await
+}
+
+async fn connect_at(app: &TestApp, server: &AuthorizationServer, service: &str) -> String {
     let entity = app.entity().await;
-    let body = connection(&entity, &server.consent("me@example.com"));
+    let body = connection(service, &entity, &server.consent("me@example.com"));
     let made = app.post("/integrations/", body).await;
     made["id"].as_str().unwrap().to_owned()
 }
@@ -239,24 +245,31 @@ async fn what_the_operator_has_to_mend_is_an_error_until_it_is_mended() {
 async fn a_rotated_token_whose_answer_was_lost_is_told_as_that() {
     let server = AuthorizationServer::rotating().await;
     let app = start(&server).await;
+    let test = async |id: &str| {
+        let path = format!("/integrations/{id}/test");
+        app.post(&path, json!({})).await["is_valid"] == true
+    };
     for (grant, (failure, broken)) in [(Failure::ResetsAfter, 0), (Failure::TruncatesAfter, 200)]
         .into_iter()
         .enumerate()
     {
-        let id = connect(&app, &server).await;
+        let id = connect_at(&app, &server, "twitter").await;
         server.fail(Call::Refresh, failure, 1);
-        let run = app.sync(&id).await;
+        assert!(!test(&id).await, "{failure:?}");
         assert_eq!(
-            (&run["status"], &run["error"]["code"]),
-            (&json!("failed"), &json!("consent_expired")),
-            "{failure:?}: {run}"
+            app.integration(&id).await["status"],
+            "active",
+            "{failure:?}"
         );
+        assert!(!test(&id).await, "{failure:?}");
         let found = app.integration(&id).await;
-        assert_eq!(found["status"], "expired");
+        assert_eq!(found["status"], "expired", "{failure:?}");
         let message = found["sync_error_message"].as_str().unwrap();
         assert!(message.contains("broken off"), "{message}");
         let refresh = |failure, status| Entry {
             call: Call::Refresh,
+            path: "/token".to_owned(),
+            by_client: true,
             grant: Some(grant),
             status,
             failure,
@@ -266,15 +279,72 @@ async fn a_rotated_token_whose_answer_was_lost_is_told_as_that() {
         assert_eq!(ledger[2 * grant..], asked, "{failure:?}");
     }
     // An answer that holds the next refresh token loses nothing, whatever else it lacks.
-    let id = connect(&app, &server).await;
+    let id = connect_at(&app, &server, "twitter").await;
     server.fail(Call::Refresh, Failure::LosesTheAccessTokenAfter, 1);
-    let run = app.request_sync(&id).await;
-    work_once(&app).await;
-    server.hand_out(app.google.access_token());
-    app.drain().await;
-    assert_eq!(app.get(&format!("/runs/{run}")).await["status"], "success");
+    assert!(!test(&id).await);
+    assert!(test(&id).await);
+    assert_eq!(app.integration(&id).await["status"], "active");
     let reused = Some(Ended::Reused);
     assert_eq!(server.ended(), [reused, reused, None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_gone_after_its_consent_ended_has_expired() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let id = connect(&app, &server).await;
+    let db = &app.app.engine.db;
+    let tx = db.begin().await.unwrap();
+    let found = integration::find(db, Scope::Operator, id.parse().unwrap())
+        .await
+        .unwrap();
+    let path = found.secret_path.as_deref().unwrap();
+    let end = app.clock.now() + TimeDelta::days(10);
+    integration::set_consent_end(&tx, found.id, path, end)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    // It is told of before.
+    let before = |days| {
+        let time = app.clock.now() + TimeDelta::days(days);
+        format!(
+            "/integrations?consent_ends_before={}",
+            time.format("%Y-%m-%dT%H:%M:%SZ")
+        )
+    };
+    let listed = app.all(&before(11)).await;
+    assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(id)));
+    assert!(app.all(&before(9)).await.is_empty());
+    let (status, refused) = app
+        .send("GET", "/integrations?consent_ends_before=soon", None)
+        .await;
+    assert_eq!(
+        (status, &refused["errors"][0]["field"]),
+        (422, &json!("consent_ends_before"))
+    );
+    let overview = overview(db, app.clock.now()).await.unwrap();
+    let ending: Vec<_> = overview
+        .consents_ending
+        .iter()
+        .map(|one| (one.service_name.as_str(), one.count))
+        .collect();
+    assert_eq!(ending, [("gmail", 1)]);
+
+    app.clock.advance(TimeDelta::days(11));
+    server.withdraw("me@example.com");
+    let run = app.sync(&id).await;
+    assert_eq!(run["error"]["code"], "consent_expired", "{run}");
+    let found = app.integration(&id).await;
+    assert_eq!(found["status"], "expired");
+    let message = found["sync_error_message"].as_str().unwrap();
+    assert!(message.contains("the consent ended at"), "{message}");
+    assert_eq!(overview_of_now(&app).await, 0);
+}
+
+/// How many consents end soon, of those that may sync.
+async fn overview_of_now(app: &TestApp) -> usize {
+    let found = overview(&app.app.engine.db, app.clock.now()).await.unwrap();
+    found.consents_ending.len()
 }
 
 /// Asks `app` for a token from many tasks at once.
@@ -323,8 +393,8 @@ async fn two_processes(
     failpoints: Option<&str>,
 ) -> (World, Server, Server, String) {
     let mut world = World::embedded(small_mailbox(1)).await;
-    for (name, value) in gmail_variables(server) {
-        world.set(name, value);
+    for (name, value) in variables_of(server, "twitter") {
+        world.set(&name, value);
     }
     let first = world.listen("up").await;
     let mut command = world.command(&["serve"]);
@@ -333,7 +403,7 @@ async fn two_processes(
     }
     let second = Server::start(command).await;
     let entity = first.api.entity().await;
-    let body = connection(&entity, &server.consent("me@example.com"));
+    let body = connection("twitter", &entity, &server.consent("me@example.com"));
     let made = first.api.post("/integrations/", body).await;
     let id = made["id"].as_str().unwrap().to_owned();
     (world, first, second, id)
@@ -418,7 +488,7 @@ async fn a_secret_store_that_is_away_for_a_while_loses_no_rotated_token() {
     let server = AuthorizationServer::rotating().await;
     let double = SecretManagerDouble::start().await;
     let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
-    for (name, value) in gmail_variables(&server) {
+    for (name, value) in variables_of(&server, "gmail") {
         setting = setting.variable(name, value);
     }
     let app = setting.start().await;

@@ -69,7 +69,8 @@ const IMPORTS: Table = &[
             "db",
             "oauth",
             "secrets",
-            "connectors",
+            "metrics",
+            "providers",
         ],
     ),
     (

@@ -71,6 +71,11 @@ pub const PARTS: &[(&str, &str)] = &[
         "integrations",
         "which are `error`, `expired` or `revoked`, or failed last",
     ),
+    ("consents", "whether consents end within 14 days"),
+    (
+        "revocations",
+        "whether grants stand that a service was asked to revoke",
+    ),
     ("client", "whether the service accepts the OAuth client"),
     (
         "redirect_uri",

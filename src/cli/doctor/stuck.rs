@@ -8,15 +8,16 @@ use super::{
 };
 use crate::{
     db::{
-        Db, Slicing, dead_letter,
+        Db, Slicing, dead_letter, disconnection,
         integration::{self, Filter},
-        overview::{self, Overview},
+        overview::{self, ENDING, Overview},
         secret_intent,
     },
     domain::{
         Clock, SystemClock,
         event::{DNA_ANALYSIS, SYNC_REQUESTS},
         sync::{IntegrationStatus, Scope},
+        time,
     },
     integrations::INTENT_AGE,
 };
@@ -29,12 +30,16 @@ pub(super) const NAMES: &[&str] = &[
     "dead_letters",
     "secret_intents",
     "integrations",
+    "consents",
+    "revocations",
 ];
 
 /// How many are told one by one.
 const SHOWN: u64 = 5;
 /// The scheduler destroys what is left of an intent within this time after its age.
 const SWEPT_WITHIN: TimeDelta = TimeDelta::minutes(10);
+/// Grants that were not revoked are told of for so long.
+const REVOCATIONS_SHOWN: TimeDelta = TimeDelta::days(30);
 /// Intents that are counted.
 const INTENTS: u64 = 100;
 
@@ -57,6 +62,8 @@ pub(super) async fn all(report: &mut Report, db: &Db, is_locked: bool) {
     for check in integrations(db, &overview).await {
         report.add(check);
     }
+    report.add(consents(db, &overview).await);
+    report.add(revocations(db).await);
 }
 
 fn queue(overview: &Overview, is_locked: bool) -> Check {
@@ -230,6 +237,75 @@ async fn integrations(db: &Db, overview: &Overview) -> Vec<Check> {
         checks.push(Check::ok(NAME, format!("{all} active")));
     }
     checks
+}
+
+/// Consents that end soon: they cannot be refreshed past their end.
+async fn consents(db: &Db, overview: &Overview) -> Check {
+    const NAME: &str = "consents";
+    let days = ENDING.num_days();
+    let count: i64 = overview
+        .consents_ending
+        .iter()
+        .map(|ending| ending.count)
+        .sum();
+    if count == 0 {
+        return Check::ok(NAME, format!("none ends within {days} days"));
+    }
+    let filter = Filter {
+        status: Some(IntegrationStatus::Active),
+        consent_ends_before: Some(SystemClock.now() + ENDING),
+        ..Filter::default()
+    };
+    let slicing = Slicing {
+        after: None,
+        limit: SHOWN,
+    };
+    let found = match answered(integration::list(db, Scope::Operator, &filter, slicing)).await {
+        Ok(found) => found,
+        Err(reason) => return Check::skip(NAME, reason),
+    };
+    let shown: Vec<String> = found
+        .items
+        .iter()
+        .map(|row| {
+            let end = row.consent_expires_at.map(time::rfc3339);
+            format!(
+                "{} ({}) on {}",
+                row.id,
+                row.service_name,
+                end.unwrap_or_default()
+            )
+        })
+        .collect();
+    Check::warn(
+        NAME,
+        format!("{count} end within {days} days: {}", shown.join("; ")),
+        "ask their people to connect the accounts again: their records stay",
+    )
+}
+
+/// Grants that a service was asked to revoke, and did not.
+async fn revocations(db: &Db) -> Check {
+    const NAME: &str = "revocations";
+    let since = SystemClock.now() - REVOCATIONS_SHOWN;
+    match answered(disconnection::not_revoked(db, since, SHOWN)).await {
+        Ok(failed) if failed.is_empty() => Check::ok(NAME, "none failed"),
+        Ok(failed) => {
+            let shown: Vec<String> = failed
+                .into_iter()
+                .map(|row| {
+                    let said = row.detail.unwrap_or_default();
+                    format!("{} ({}): {said}", row.integration_id, row.service_name)
+                })
+                .collect();
+            Check::warn(
+                NAME,
+                format!("grants still stand: {}", shown.join("; ")),
+                "repeat `nucleus revoke`, or let the person remove the app at the service",
+            )
+        }
+        Err(reason) => Check::skip(NAME, reason),
+    }
 }
 
 async fn shown(db: &Db, status: IntegrationStatus) -> Result<String, String> {

@@ -38,6 +38,9 @@ pub enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub call: Call,
+    pub path: String,
+    /// Whether the client said who it is, and was right.
+    pub by_client: bool,
     /// Which grant it was about, where that could be told.
     pub grant: Option<usize>,
     /// What it answered, `0` where it broke off.
@@ -141,6 +144,15 @@ impl AuthorizationServer {
         self.state().consent(account).refresh_token.clone()
     }
 
+    /// As [`Self::consent`], with an access token beside the refresh token.
+    pub fn consent_with_access(&self, account: &str) -> (String, String) {
+        let mut state = self.state();
+        let grant = state.consent(account);
+        let access_token = random("at-");
+        grant.access_tokens.insert(access_token.clone());
+        (grant.refresh_token.clone(), access_token)
+    }
+
     /// The next calls of this kind fail so.
     pub fn fail(&self, call: Call, failure: Failure, times: usize) {
         let mut state = self.state();
@@ -238,7 +250,7 @@ impl State {
             },
             ("POST", "/revoke" | "/api/auth.revoke") => Call::Revoke,
             ("DELETE", path) if path.starts_with("/applications/") => Call::Revoke,
-            ("GET", "/gmail/v1/users/me/profile") => Call::Profile,
+            ("GET", "/gmail/v1/users/me/profile" | "/2/users/me") => Call::Profile,
             _ => Call::Unknown,
         };
         let due = self.failures.iter().position(|(of, _)| *of == call);
@@ -255,6 +267,8 @@ impl State {
         };
         self.ledger.push(Entry {
             call,
+            path: request.path.clone(),
+            by_client: client_of(request).is_ok(),
             grant,
             status: reply.status,
             failure,
@@ -395,6 +409,11 @@ impl State {
             }});
             return (None, Reply::json(401, &error));
         };
+        if request.path == "/2/users/me" {
+            let account = &self.grants[index].account;
+            let user = json!({"data": {"id": account, "username": account, "name": account}});
+            return (Some(index), Reply::json(200, &user));
+        }
         let profile = json!({
             "emailAddress": self.grants[index].account,
             "messagesTotal": 0, "threadsTotal": 0, "historyId": "1",

@@ -13,7 +13,7 @@ use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use base64::{
     Engine,
@@ -80,6 +80,7 @@ struct Inner {
     exchanges: usize,
     refreshes: usize,
     whos: usize,
+    revocations: usize,
     wrongs: Vec<String>,
 }
 
@@ -103,10 +104,18 @@ impl Vendor {
         let router = Router::new()
             .route("/authorize", get(authorize))
             .route("/token", post(token))
+            .route("/revoke", post(revoke))
+            .route("/api/auth.revoke", post(revoke))
+            .route("/applications/{client_id}/grant", delete(revoke))
             .fallback(who)
             .with_state(this.clone());
         this.url = serve(router).await;
         this
+    }
+
+    /// How often it was asked to revoke something.
+    pub fn revocations(&self) -> usize {
+        self.lock().revocations
     }
 
     /// What an operator configures.
@@ -116,6 +125,7 @@ impl Vendor {
             ("CLIENT_ID", CLIENT_ID.to_owned()),
             ("CLIENT_SECRET", CLIENT_SECRET.to_owned()),
             ("AUTHORIZE_URL", format!("{}/authorize", self.url)),
+            ("REVOKE_URL", format!("{}/revoke", self.url)),
             ("TOKEN_URL", format!("{}/token", self.url)),
             ("API_URL", self.url.clone()),
         ]
@@ -480,6 +490,12 @@ fn refuse_refresh(vendor: &Vendor) -> Response {
         _ => ("invalid_grant", "Token has been expired or revoked."),
     };
     refuse(vendor, error, description)
+}
+
+/// By whichever call the service has for it.
+async fn revoke(State(vendor): State<Vendor>) -> Response {
+    vendor.lock().revocations += 1;
+    answer(200, &json!({"ok": true}))
 }
 
 /// The call that says whose a token is.

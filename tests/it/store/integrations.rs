@@ -3,7 +3,8 @@
 use nucleus::{
     db::{
         DbError, Slicing, entity, former_integration,
-        integration::{self, Filter, Grant},
+        grant::{self, Grant},
+        integration::{self, Filter},
         outbox, raw_data, sync_run,
     },
     domain::{
@@ -203,6 +204,7 @@ async fn integrations_are_filtered_and_sliced() {
             entity_id: None,
             service_name: service,
             status,
+            ..Filter::default()
         };
         let mut seen: Vec<IntegrationId> = Vec::new();
         loop {
@@ -264,7 +266,7 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
                 account,
                 services,
             };
-            integration::sharing_grant(db, &grant).await.unwrap()
+            grant::sharing(db, &grant).await.unwrap()
         };
         assert_eq!(sharing(&google, Some(AWKWARD)).await, 1);
         assert_eq!(sharing(&google[..1], Some(AWKWARD)).await, 0);

@@ -1,0 +1,240 @@
+//! `disconnections`: accounts whose access was or is being ended, and what the service answered. A row
+//! without an end is work that a death interrupted. It outlives integration and entity, and so names
+//! neither account nor person.
+//!
+//! `entity_removals`: entities that are being removed, until they are.
+
+use chrono::{DateTime, Utc};
+use sea_orm::FromQueryResult;
+
+use super::{Db, DbError, Sql, Tx, now_ms};
+use crate::domain::{EntityId, IntegrationId, ids::Id};
+
+/// A disconnection's id.
+pub type DisconnectionId = Id<kind::Disconnection>;
+
+/// What the ids stand for.
+pub mod kind {
+    /// See [`super::DisconnectionId`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Disconnection {}
+}
+
+/// Whoever carries one out has it to itself for so long; if it is not done by then, it is taken up
+/// again. Longer than a service and a secret store are waited for.
+const LEASE_MS: i64 = 60_000;
+
+/// One row.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Disconnection {
+    /// Its id.
+    pub id: DisconnectionId,
+    /// The integration.
+    pub integration_id: IntegrationId,
+    /// Its owner.
+    pub entity_id: EntityId,
+    /// The service.
+    pub service_name: String,
+    /// What becomes of the records, `keep` or `delete`, where the integration is removed; absent where
+    /// it stays.
+    pub records: Option<String>,
+    /// When it began.
+    pub requested_at: DateTime<Utc>,
+    /// What became of the grant; absent until that is known.
+    pub outcome: Option<String>,
+    /// What the service said, where the grant was not revoked.
+    pub detail: Option<String>,
+}
+
+/// Adds the row, or takes up the one that the integration has without an end. A removal goes beyond a
+/// disconnection that keeps the integration.
+pub async fn begin(tx: &Tx, row: &Disconnection) -> Result<Disconnection, DbError> {
+    let now = now_ms(&tx.inner);
+    let found = Sql::new(
+        format!(
+            "UPDATE disconnections SET records = coalesce($2, records),
+                lease_until = {now} + {LEASE_MS}
+             WHERE integration_id = $1 AND finished_at IS NULL RETURNING *"
+        ),
+        [row.integration_id.into(), row.records.clone().into()],
+    )
+    .one(&tx.inner)
+    .await?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    Sql::new(
+        format!(
+            "INSERT INTO disconnections (id, integration_id, entity_id, service_name, records,
+                requested_at, lease_until)
+             VALUES ($1, $2, $3, $4, $5, $6, {now} + {LEASE_MS})"
+        ),
+        [
+            row.id.into(),
+            row.integration_id.into(),
+            row.entity_id.into(),
+            row.service_name.clone().into(),
+            row.records.clone().into(),
+            row.requested_at.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await?;
+    Ok(row.clone())
+}
+
+/// The service answered.
+pub async fn answered(
+    tx: &Tx,
+    id: DisconnectionId,
+    outcome: &str,
+    detail: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE disconnections SET outcome = $2, detail = $3, answered_at = $4
+         WHERE id = $1 AND finished_at IS NULL",
+        [
+            id.into(),
+            outcome.into(),
+            detail.map(str::to_owned).into(),
+            now.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// It is done; `records` is how many were kept or deleted.
+pub async fn finish(
+    tx: &Tx,
+    id: DisconnectionId,
+    records: Option<u64>,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE disconnections SET record_count = $2, finished_at = $3, lease_until = NULL
+         WHERE id = $1 AND finished_at IS NULL",
+        [
+            id.into(),
+            records.map(|count| count as i64).into(),
+            now.into(),
+        ],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Takes up to `limit` of those whose carrier is gone.
+pub async fn take_abandoned(db: &Db, limit: u64) -> Result<Vec<Disconnection>, DbError> {
+    let tx = db.begin().await?;
+    let now = now_ms(&tx.inner);
+    let taken = Sql::new(
+        format!(
+            "UPDATE disconnections SET lease_until = {now} + {LEASE_MS}
+             WHERE finished_at IS NULL AND id IN (
+                SELECT id FROM disconnections WHERE finished_at IS NULL AND lease_until < {now}
+                ORDER BY lease_until LIMIT $1)
+             RETURNING *"
+        ),
+        [(limit as i64).into()],
+    )
+    .all(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(taken)
+}
+
+/// Ends every lease, for a process that knows itself to be the only one: whoever held them is dead.
+pub async fn end_leases(db: &Db) -> Result<(), DbError> {
+    let tx = db.begin().await?;
+    for statement in [
+        "UPDATE disconnections SET lease_until = 1 WHERE finished_at IS NULL AND lease_until > 1",
+        "UPDATE entity_removals SET lease_until = 1 WHERE lease_until > 1",
+    ] {
+        Sql::new(statement, []).execute(&tx.inner).await?;
+    }
+    tx.commit().await
+}
+
+/// Grants that services were asked to revoke since `since`, and did not, then or later; newest first.
+pub async fn not_revoked(
+    db: &Db,
+    since: DateTime<Utc>,
+    limit: u64,
+) -> Result<Vec<Disconnection>, DbError> {
+    Sql::new(
+        "SELECT * FROM disconnections AS failed WHERE outcome = 'failed' AND requested_at >= $1
+            AND NOT EXISTS (SELECT 1 FROM disconnections AS later
+                WHERE later.integration_id = failed.integration_id
+                    AND later.requested_at > failed.requested_at
+                    AND later.outcome IN ('revoked', 'already_gone'))
+         ORDER BY requested_at DESC LIMIT $2",
+        [since.into(), (limit as i64).into()],
+    )
+    .all(db.reader())
+    .await
+}
+
+/// Forgets those that ended before `time`, at most `limit`; says how many.
+pub async fn purge(db: &Db, time: DateTime<Utc>, limit: u64) -> Result<u64, DbError> {
+    let tx = db.begin().await?;
+    let deleted = Sql::new(
+        "DELETE FROM disconnections WHERE id IN (
+            SELECT id FROM disconnections WHERE finished_at < $1 ORDER BY finished_at LIMIT $2)",
+        [time.into(), (limit as i64).into()],
+    )
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+/// An entity is to be removed.
+pub async fn begin_entity(tx: &Tx, id: EntityId, now: DateTime<Utc>) -> Result<(), DbError> {
+    let clock = now_ms(&tx.inner);
+    Sql::new(
+        format!(
+            "INSERT INTO entity_removals (entity_id, requested_at, lease_until)
+             VALUES ($1, $2, {clock} + {LEASE_MS})
+             ON CONFLICT (entity_id) DO UPDATE SET lease_until = excluded.lease_until"
+        ),
+        [id.into(), now.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Nothing is left of the entity.
+pub async fn finish_entity(tx: &Tx, id: EntityId) -> Result<(), DbError> {
+    Sql::new(
+        "DELETE FROM entity_removals WHERE entity_id = $1",
+        [id.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Takes an entity whose removal nobody carries out any more.
+pub async fn take_abandoned_entity(db: &Db) -> Result<Option<EntityId>, DbError> {
+    let tx = db.begin().await?;
+    let now = now_ms(&tx.inner);
+    let taken = Sql::new(
+        format!(
+            "UPDATE entity_removals SET lease_until = {now} + {LEASE_MS}
+             WHERE lease_until < {now} AND entity_id IN (
+                SELECT entity_id FROM entity_removals WHERE lease_until < {now}
+                ORDER BY lease_until LIMIT 1)
+             RETURNING entity_id"
+        ),
+        [],
+    )
+    .optional(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(taken)
+}

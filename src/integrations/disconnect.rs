@@ -1,0 +1,547 @@
+//! Ending the access to an account, for good or until it is connected again: runs and requests are
+//! cancelled, the grant is revoked at the service, the credentials are destroyed, and the records kept or
+//! deleted.
+//!
+//! A row of `disconnections` announces it and keeps what the service answered. Each step can be done
+//! twice, so what a death interrupts is taken up from that row.
+
+use secrecy::SecretString;
+use serde::Serialize;
+use tracing::Span;
+use utoipa::ToSchema;
+
+use super::{IntegrationError, Integrations, sharing};
+use crate::{
+    audit::Attempt,
+    db::{
+        DbError, Slicing, Tx,
+        audit_log::{self, Act},
+        disconnection::{self, Disconnection},
+        entity, former_integration,
+        grant::{self, Grant},
+        integration::{self, Filter, Integration},
+        outbox, raw_data,
+        secret_intent::{self, SecretIntent},
+        sync_run,
+    },
+    domain::{
+        EntityId, IntegrationId, ServiceName,
+        audit::Action,
+        errors,
+        ids::Id,
+        record::Change,
+        sync::{EndedRun, IntegrationStatus, RunError, Scope},
+    },
+    oauth::{endpoint::EndpointError, tokens::TokenError},
+    providers,
+    secrets::{Credentials, OAuth2Credentials, SecretName},
+    traces,
+};
+
+/// Records deleted in one statement.
+const DELETE: u64 = 100;
+/// Interrupted disconnections that are taken up at once.
+const TAKE: u64 = 100;
+
+/// What becomes of the records of a removed connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// They stay, and are adopted when the same entity connects the same account again.
+    Keep,
+    /// They go.
+    Delete,
+}
+
+impl Records {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What became of a grant at its service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// The service revoked it.
+    Revoked,
+    /// The service says that it did not stand any more.
+    AlreadyGone,
+    /// Another integration lives on it.
+    SharedGrant,
+    /// The service revokes nothing, or not what these credentials are.
+    NotSupported,
+    /// There are no credentials to revoke: the access was ended before.
+    NoCredentials,
+    /// The service did not, or the credentials cannot be read; why.
+    Failed(String),
+}
+
+impl Revocation {
+    /// Its word in the table and in the API.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::AlreadyGone => "already_gone",
+            Self::SharedGrant => "shared_grant",
+            Self::NotSupported => "not_supported",
+            Self::NoCredentials => "no_credentials",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// What is kept in the table.
+    fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// As a row keeps it.
+    fn kept(row: &Disconnection) -> Option<Self> {
+        Some(match row.outcome.as_deref()? {
+            "revoked" => Self::Revoked,
+            "already_gone" => Self::AlreadyGone,
+            "shared_grant" => Self::SharedGrant,
+            "not_supported" => Self::NotSupported,
+            "no_credentials" => Self::NoCredentials,
+            _ => Self::Failed(row.detail.clone().unwrap_or_default()),
+        })
+    }
+}
+
+/// The token by which a service revokes the grant, if it is among these.
+pub fn revoking_token(
+    service: ServiceName,
+    credentials: &OAuth2Credentials,
+) -> Option<&SecretString> {
+    match providers::of(service).oauth.revocation.wants_access_token() {
+        true => credentials.access_token.as_ref(),
+        false => credentials.grant_token(),
+    }
+}
+
+/// What removing an integration did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RemovedIntegration)]
+pub struct Removed {
+    /// The integration that was.
+    pub integration_id: IntegrationId,
+    /// Whether the grant stands no more at the service.
+    pub revoked: bool,
+    /// Why it still does: `shared_grant` (another integration lives on it), `not_supported`,
+    /// `no_credentials`, or what the service said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
+    /// How many records were kept or deleted.
+    pub records: u64,
+}
+
+impl Removed {
+    fn of(integration_id: IntegrationId, revocation: Revocation, records: u64) -> Self {
+        let (revoked, reason) = match revocation {
+            Revocation::Revoked | Revocation::AlreadyGone => (true, None),
+            Revocation::Failed(why) => (false, Some(why)),
+            other => (false, Some(other.as_str().to_owned())),
+        };
+        Self {
+            integration_id,
+            revoked,
+            reason,
+            records,
+        }
+    }
+}
+
+impl Integrations {
+    /// Removes the connection: at the service, with its runs and credentials, and with its records
+    /// or without them. A service that fails does not stop the removal.
+    pub async fn remove(
+        &self,
+        found: &Integration,
+        records: Records,
+    ) -> Result<Removed, IntegrationError> {
+        let (row, found) = self.begin(found.id, Some(records)).await?;
+        self.carry_removal_out(&row, &found, records).await
+    }
+
+    /// Ends the access and keeps the integration, with its records, for the account to be connected
+    /// again. Where the service fails, the credentials stay, so that it can be asked once more.
+    pub async fn revoke_access(&self, id: IntegrationId) -> Result<Revocation, IntegrationError> {
+        let (row, found) = self.begin(id, None).await?;
+        self.carry_revocation_out(&row, &found).await
+    }
+
+    /// Removes an entity with all its connections and their records; each connection's grant is
+    /// revoked first.
+    pub async fn remove_entity(&self, id: EntityId) -> Result<Vec<Removed>, IntegrationError> {
+        let tx = self.db.begin().await?;
+        disconnection::begin_entity(&tx, id, self.clock.now()).await?;
+        tx.commit().await?;
+        self.carry_entity_out(id).await
+    }
+
+    /// Takes up what a death interrupted.
+    pub async fn resume_disconnections(&self) {
+        if let Err(error) = self.try_resume().await {
+            let error = errors::chain(&error);
+            tracing::error!(
+                error,
+                "disconnections that were interrupted could not be taken up"
+            );
+        }
+    }
+
+    async fn try_resume(&self) -> Result<(), IntegrationError> {
+        // Entities first: all that one has is announced before a service is asked about any.
+        while let Some(id) = disconnection::take_abandoned_entity(&self.db).await? {
+            tracing::warn!(entity.id = %id, "an interrupted removal is taken up");
+            self.carry_entity_out(id).await?;
+        }
+        for row in disconnection::take_abandoned(&self.db, TAKE).await? {
+            tracing::warn!(integration.id = %row.integration_id, "an interrupted disconnection is taken up");
+            let found = integration::find(&self.db, Scope::Operator, row.integration_id).await;
+            let records = match row.records.as_deref() {
+                None => None,
+                Some("delete") => Some(Records::Delete),
+                Some(_) => Some(Records::Keep),
+            };
+            let done = match (found, records) {
+                (Err(DbError::NotFound), _) => self.finish(&row).await,
+                (Err(error), _) => Err(error.into()),
+                (Ok(found), Some(records)) => self
+                    .carry_removal_out(&row, &found, records)
+                    .await
+                    .map(drop),
+                (Ok(found), None) => self.carry_revocation_out(&row, &found).await.map(drop),
+            };
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, row: &Disconnection) -> Result<(), IntegrationError> {
+        let tx = self.db.begin().await?;
+        disconnection::finish(&tx, row.id, None, self.clock.now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Announces the disconnection and cancels what is queued and under way, so that nothing more is
+    /// done with the access. Gives the integration as it was.
+    async fn begin(
+        &self,
+        id: IntegrationId,
+        records: Option<Records>,
+    ) -> Result<(Disconnection, Integration), IntegrationError> {
+        let now = self.clock.now();
+        let tx = self.db.begin().await?;
+        let cancelled = self.cancel_work(&tx, id).await?;
+        let status = match records {
+            Some(_) => IntegrationStatus::Inactive,
+            None => IntegrationStatus::Revoked,
+        };
+        let message = match records {
+            Some(_) => "the integration is being removed",
+            None => "the operator ended the access: connect the account again",
+        };
+        grant::switch_off(&tx, id, status, message, now).await?;
+        let found = integration::find_in(&tx, Scope::Operator, id).await?;
+        let row = Disconnection {
+            id: Id::new(),
+            integration_id: id,
+            entity_id: found.entity_id,
+            service_name: found.service_name.clone(),
+            records: records.map(|records| records.as_str().to_owned()),
+            requested_at: now,
+            outcome: None,
+            detail: None,
+        };
+        let row = disconnection::begin(&tx, &row).await?;
+        tx.commit().await?;
+        cancelled
+            .into_iter()
+            .for_each(|run| self.metrics.run_ended(run));
+        fail::fail_point!("disconnect.begun");
+        Ok((row, found))
+    }
+
+    /// The run first and the integration then, as a worker's transactions take them: the other way
+    /// round each would wait for the other.
+    async fn cancel_work(&self, tx: &Tx, id: IntegrationId) -> Result<Vec<EndedRun>, DbError> {
+        let reason = RunError {
+            code: "disconnected".to_owned(),
+            detail: "the access to the account was ended".to_owned(),
+        };
+        let cancelled = sync_run::cancel_all(tx, id, &reason, self.clock.now()).await?;
+        outbox::delete_sync_requests(tx, id).await?;
+        Ok(cancelled)
+    }
+
+    /// Asks the service, unless its answer is known, and keeps what it answered.
+    async fn revoke(
+        &self,
+        row: &Disconnection,
+        found: &Integration,
+    ) -> Result<Revocation, IntegrationError> {
+        if let Some(kept) = Revocation::kept(row) {
+            return Ok(kept);
+        }
+        let revocation = self.revoke_grant_of(found).await?;
+        fail::fail_point!("disconnect.revoked");
+        let tx = self.db.begin().await?;
+        let (word, detail) = (revocation.as_str(), revocation.detail());
+        disconnection::answered(&tx, row.id, word, detail, self.clock.now()).await?;
+        tx.commit().await?;
+        self.metrics.revoked(found.service()?, word);
+        fail::fail_point!("disconnect.answered");
+        tracing::info!(
+            integration.id = %found.id,
+            provider = found.service_name,
+            outcome = word,
+            "the access to an account was ended"
+        );
+        Ok(revocation)
+    }
+
+    async fn carry_removal_out(
+        &self,
+        row: &Disconnection,
+        found: &Integration,
+        records: Records,
+    ) -> Result<Removed, IntegrationError> {
+        let revocation = self.revoke(row, found).await?;
+        let name = SecretName::new(found.entity_id, found.service()?);
+        let now = self.clock.now();
+        let tx = self.db.begin().await?;
+        self.cancel_work(&tx, found.id).await?;
+        // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
+        integration::update(&tx, found.id, integration::Update::default(), now).await?;
+        let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
+        // The credentials go after the row; until then the intent remembers them.
+        let intent = SecretIntent {
+            id: Id::new(),
+            secret_name: name.to_string(),
+            created_at: now,
+        };
+        secret_intent::insert(&tx, &intent).await?;
+        let count = match records {
+            Records::Keep => {
+                if let Some(account) = &found.account {
+                    former_integration::insert(&tx, found, account, now).await?;
+                }
+                raw_data::release(&tx, found.id).await?
+            }
+            Records::Delete => self.delete_records(&tx, found).await?,
+        };
+        integration::delete(&tx, found.id).await?;
+        disconnection::finish(&tx, row.id, Some(count), now).await?;
+        self.write_down(&tx, found, Action::IntegrationRemove)
+            .await?;
+        tx.commit().await?;
+        fail::fail_point!("disconnect.removed");
+        self.tokens.forget(found.id);
+        self.destroy_last(found.secret_path.as_deref(), intent.id)
+            .await;
+        Ok(Removed::of(found.id, revocation, count))
+    }
+
+    async fn carry_revocation_out(
+        &self,
+        row: &Disconnection,
+        found: &Integration,
+    ) -> Result<Revocation, IntegrationError> {
+        let revocation = self.revoke(row, found).await?;
+        let now = self.clock.now();
+        let tx = self.db.begin().await?;
+        // A refresh may have replaced the credentials meanwhile, or the person, who makes it active.
+        let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
+        let is_ended = found.status()? == IntegrationStatus::Revoked;
+        let mut destroyed = None;
+        match (&revocation, &found.secret_path) {
+            (Revocation::Failed(_), _) | (_, None) => {}
+            (_, Some(path)) => {
+                if is_ended && grant::drop_secret(&tx, found.id, path, now).await? {
+                    let name = SecretName::new(found.entity_id, found.service()?);
+                    let intent = SecretIntent {
+                        id: Id::new(),
+                        secret_name: name.to_string(),
+                        created_at: now,
+                    };
+                    secret_intent::insert(&tx, &intent).await?;
+                    destroyed = Some((path, intent.id));
+                }
+            }
+        }
+        disconnection::finish(&tx, row.id, None, now).await?;
+        self.write_down(&tx, found, Action::IntegrationChange)
+            .await?;
+        tx.commit().await?;
+        self.tokens.forget(found.id);
+        if let Some((path, intent)) = destroyed {
+            self.destroy_last(Some(path), intent).await;
+        }
+        Ok(revocation)
+    }
+
+    async fn carry_entity_out(&self, id: EntityId) -> Result<Vec<Removed>, IntegrationError> {
+        let mut removed = Vec::new();
+        loop {
+            let slicing = Slicing {
+                after: None,
+                limit: 100,
+            };
+            let filter = Filter::default();
+            let found = integration::list(&self.db, Scope::Entity(id), &filter, slicing).await?;
+            if found.items.is_empty() {
+                break;
+            }
+            // All of them are announced before a service is asked: a grant that they share goes too.
+            let mut begun = Vec::new();
+            for item in &found.items {
+                match self.begin(item.id, Some(Records::Delete)).await {
+                    Ok(one) => begun.push(one),
+                    Err(IntegrationError::Db(DbError::NotFound)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            for (row, found) in begun {
+                match self.carry_removal_out(&row, &found, Records::Delete).await {
+                    Ok(one) => removed.push(one),
+                    // Somebody else has removed it meanwhile.
+                    Err(IntegrationError::Db(DbError::NotFound)) => self.finish(&row).await?,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let tx = self.db.begin().await?;
+        match entity::delete(&tx, id).await {
+            Ok(()) => {
+                let target = id.to_string();
+                let act = Act::done(id, Action::EntityRemove, &target);
+                audit_log::append(&tx, &act, self.clock.now()).await?;
+                tx.commit().await?;
+            }
+            Err(DbError::NotFound) => drop(tx),
+            Err(error) => return Err(error.into()),
+        }
+        fail::fail_point!("disconnect.entity");
+        // A connection made meanwhile went with the entity; nobody will write these names again.
+        for service in ServiceName::ALL {
+            self.secrets.delete(&SecretName::new(id, service)).await?;
+        }
+        let tx = self.db.begin().await?;
+        disconnection::finish_entity(&tx, id).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn delete_records(&self, tx: &Tx, found: &Integration) -> Result<u64, DbError> {
+        let source = outbox::Source {
+            entity_id: found.entity_id,
+            integration_id: found.id,
+            service_name: found.service_name.clone(),
+            run_id: None,
+            traceparent: traces::traceparent(&Span::current()),
+        };
+        let mut count = 0;
+        loop {
+            let rows = raw_data::delete_some(tx, found.id, DELETE).await?;
+            if rows.is_empty() {
+                return Ok(count);
+            }
+            count += rows.len() as u64;
+            let changed = rows
+                .iter()
+                .filter(|(_, stored)| !stored.deleted)
+                .map(|(id, stored)| stored.changed(id, Change::Deleted))
+                .collect();
+            outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
+        }
+    }
+
+    async fn revoke_grant_of(&self, found: &Integration) -> Result<Revocation, DbError> {
+        let service = found.service()?;
+        let Some(path) = &found.secret_path else {
+            return Ok(Revocation::NoCredentials);
+        };
+        if found.credential_type != "oauth2" {
+            return Ok(Revocation::NotSupported);
+        }
+        let credentials = match self.credentials(path).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(
+                    integration.id = %found.id,
+                    error = errors::chain(&error),
+                    "the grant was not revoked, because its credentials cannot be read"
+                );
+                let reason = format!("the credentials cannot be read: {}", error.outline());
+                return Ok(Revocation::Failed(reason));
+            }
+        };
+        let Credentials::OAuth2(credentials) = credentials else {
+            return Ok(Revocation::NotSupported);
+        };
+        let grant = Grant {
+            of: Some(found.id),
+            entity_id: found.entity_id,
+            account: found.account.as_deref(),
+            services: sharing(&service),
+        };
+        if providers::of(service).oauth.revocation.wants_access_token() {
+            return match self.tokens.token_for(found.id, None, false).await {
+                Ok(token) => self.revoke_grant(service, &grant, &token).await,
+                Err(TokenError::Expired(_) | TokenError::Revoked(_)) => Ok(Revocation::AlreadyGone),
+                Err(error) => Ok(Revocation::Failed(error.to_string())),
+            };
+        }
+        match revoking_token(service, &credentials) {
+            Some(token) => self.revoke_grant(service, &grant, token).await,
+            None => Ok(Revocation::NotSupported),
+        }
+    }
+
+    /// Revokes a grant by one of its tokens, see [`revoking_token`], unless a connection lives on it. A
+    /// service that fails is no error.
+    pub async fn revoke_grant(
+        &self,
+        service: ServiceName,
+        grant: &Grant<'_>,
+        token: &SecretString,
+    ) -> Result<Revocation, DbError> {
+        if grant::sharing(&self.db, grant).await? > 0 {
+            return Ok(Revocation::SharedGrant);
+        }
+        if providers::of(service).oauth.revocation == providers::Revocation::NotOffered {
+            return Ok(Revocation::NotSupported);
+        }
+        let target = grant.of.map_or(service.to_string(), |id| id.to_string());
+        let attempt = Attempt::begin(
+            &self.db,
+            self.clock.as_ref(),
+            Some(grant.entity_id),
+            Action::GrantRevoke,
+            &target,
+        )
+        .await?;
+        let revoked = self.tokens.revoke(service, token).await;
+        attempt.end(revoked.is_ok(), &target).await;
+        match revoked {
+            Ok(()) => Ok(Revocation::Revoked),
+            // RFC 7009, section 2.2: what is void need not be revoked.
+            Err(EndpointError::Gone(_) | EndpointError::Expired(_)) => Ok(Revocation::AlreadyGone),
+            Err(error) => {
+                tracing::warn!(
+                    entity.id = %grant.entity_id,
+                    provider = %service,
+                    error = %error,
+                    "the service did not revoke the grant"
+                );
+                Ok(Revocation::Failed(error.to_string()))
+            }
+        }
+    }
+}

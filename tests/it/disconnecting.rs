@@ -1,0 +1,381 @@
+//! Ending the access to accounts, one by one and all at once: what the services are asked and answer, what
+//! is gone afterwards, and what becomes of a removal whose process dies.
+
+use futures_util::{StreamExt, future::join_all, stream};
+use serde_json::{Value, json};
+
+use crate::{
+    child::{Server, World},
+    doubles::{
+        authorization_server::{AuthorizationServer, CLIENT_ID, Call, Ended, Failure},
+        small_mailbox,
+    },
+    harness::Setting,
+    kills::{assert_dies, crash_points},
+    refreshes::{connect, start, variables_of},
+};
+
+/// Connections that are ended at once, where `NUCLEUS_DISCONNECTIONS` does not say how many.
+const MANY: usize = 200;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how much is tested is up to who runs the tests"
+)]
+fn many() -> usize {
+    let given = std::env::var("NUCLEUS_DISCONNECTIONS").ok();
+    given.map_or(MANY, |text| text.parse().unwrap())
+}
+
+/// A folder whose program asks this authorization server for everything of Google's.
+async fn world(server: &AuthorizationServer) -> World {
+    let mut world = World::embedded(small_mailbox(1)).await;
+    for service in ["gmail", "google_calendar"] {
+        for (name, value) in variables_of(server, service) {
+            world.set(&name, value);
+        }
+    }
+    world
+}
+
+/// Connects an account of its own for an entity.
+async fn connect_at(
+    api: &crate::child::Api,
+    server: &AuthorizationServer,
+    entity: &str,
+    service: &str,
+    account: &str,
+) -> String {
+    let body = json!({
+        "entity_id": entity, "service_name": service, "credential_type": "oauth2",
+        "credentials": {"refresh_token": server.consent(account)},
+    });
+    let made = api.post("/integrations/", body).await;
+    made["id"].as_str().unwrap().to_owned()
+}
+
+async fn number(world: &World, statement: &str) -> i64 {
+    let mut database = world.database().await;
+    sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
+        .fetch_one(&mut database)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_service_are_revoked_beside_a_running_program() {
+    let count = many();
+    let server = AuthorizationServer::steady().await;
+    let world = world(&server).await;
+    // Makes the database and the vault's key; afterwards nobody takes the syncs out of the queue.
+    world.listen("up").await.stop().await;
+    let serving = world.listen("serve").await;
+    let api = &serving.api;
+    let ids: Vec<String> = stream::iter(0..count)
+        .map(|serial| {
+            let server = &server;
+            async move {
+                let entity = api.entity().await;
+                let account = format!("{serial}@example.com");
+                let id = connect_at(api, server, &entity, "gmail", &account).await;
+                api.sync(&id).await;
+                id
+            }
+        })
+        .buffered(8)
+        .collect()
+        .await;
+    let other = connect_at(
+        api,
+        &server,
+        &api.entity().await,
+        "google_calendar",
+        "x@y.z",
+    )
+    .await;
+    let tested = api
+        .post(&format!("/integrations/{}/test", ids[0]), json!({}))
+        .await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+
+    let command = ["revoke", "--all", "--service", "gmail"];
+    let told = world.run(&command).await;
+    told.assert_fails(2, &["--yes"]);
+    assert!(
+        told.stdout.contains(&format!("{count} integrations")),
+        "{told:?}"
+    );
+    assert_eq!(server.count(Call::Revoke), 0);
+    assert_eq!(world.live_versions().await.len(), count + 1);
+
+    let command = [&command[..], &["--yes"]].concat();
+    server.fail(Call::Revoke, Failure::InternalError, 3);
+    let done = world.run(&command).await;
+    done.assert_fails(1, &[&format!("3 of {count}"), "status 500"]);
+    assert_eq!(
+        done.stdout.matches("  revoked").count(),
+        count - 3,
+        "{done:?}"
+    );
+    // Whether or not the service did, nothing is done with the access any more.
+    for row in api.all("/integrations").await {
+        let expected = if row["id"] == other {
+            "active"
+        } else {
+            "revoked"
+        };
+        assert_eq!(row["status"], expected, "{row}");
+    }
+    let requests = "SELECT count(*) FROM outbox WHERE topic = 'nucleus-sync-requests'";
+    assert_eq!(number(&world, requests).await, 0);
+    let cancelled = "SELECT count(*) FROM sync_runs WHERE status = 'cancelled'";
+    assert_eq!(number(&world, cancelled).await, count as i64);
+    assert_eq!(world.live_versions().await.len(), 3 + 1);
+
+    let again = world.run(&command).await.ok();
+    assert_eq!(again.matches("  revoked").count(), 3, "{again}");
+    assert_eq!(world.live_versions().await.len(), 1);
+    let (last, revoked) = (server.ended().pop().unwrap(), server.ended());
+    assert_eq!(last, None, "another service's grant");
+    assert!(
+        revoked[..count]
+            .iter()
+            .all(|ended| *ended == Some(Ended::Revoked))
+    );
+    for (outcome, expected) in [("revoked", count as i64), ("failed", 3)] {
+        let kept = format!("SELECT count(*) FROM disconnections WHERE outcome = '{outcome}'");
+        assert_eq!(number(&world, &kept).await, expected, "{outcome}");
+    }
+    assert!(
+        world.run(&command).await.ok().is_empty(),
+        "nothing is left to do"
+    );
+
+    // What the other process held in memory opens nothing, and the account can come again.
+    let path = format!("/integrations/{}", ids[0]);
+    let tested = api.post(&format!("{path}/test"), json!({})).await;
+    assert_eq!(tested["is_valid"], false, "{tested}");
+    let (status, _) = api
+        .try_send("POST", &format!("{path}/sync"), None)
+        .await
+        .unwrap();
+    assert_eq!(status, 409);
+    let body = json!({"credentials": {"refresh_token": server.consent("0@example.com")}});
+    let (_, changed) = api.try_send("PATCH", &path, Some(body)).await.unwrap();
+    assert_eq!(changed["status"], "active");
+    let tested = api.post(&format!("{path}/test"), json!({})).await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+    serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_removed_at_once_leave_nothing() {
+    let server = AuthorizationServer::rotating().await;
+    let app = start(&server).await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        let id = connect(&app, &server).await;
+        app.request_sync(&id).await;
+        ids.push(id);
+    }
+    // Each has a grant of its own, though the account is the same: the double does as X does.
+    for id in &ids {
+        app.app
+            .engine
+            .tokens
+            .token_for(id.parse().unwrap(), None, false)
+            .await
+            .unwrap();
+    }
+    let paths: Vec<String> = ids.iter().map(|id| format!("/integrations/{id}")).collect();
+    let removing = paths.iter().map(|path| app.send("DELETE", path, None));
+    for (status, removed) in join_all(removing).await {
+        assert_eq!(status, 200, "{removed}");
+        assert_eq!(removed["revoked"], true, "{removed}");
+    }
+    assert_eq!(server.count(Call::Revoke), 40);
+    assert_eq!(server.ended(), [Some(Ended::Revoked); 40]);
+    assert!(app.live_versions().await.is_empty());
+    assert!(app.outbox_is_empty().await);
+    // Nothing in memory either.
+    for id in ids {
+        let token = app
+            .app
+            .engine
+            .tokens
+            .token_for(id.parse().unwrap(), None, false)
+            .await;
+        assert!(token.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_two_share_is_revoked_though_both_are_removed_at_once() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let token = server.consent("me@example.com");
+    let entity = app.entity().await;
+    let mut paths = Vec::new();
+    for service in ["gmail", "google_calendar"] {
+        let body = json!({
+            "entity_id": entity, "service_name": service, "credential_type": "oauth2",
+            "credentials": {"refresh_token": token},
+        });
+        let made = app.post("/integrations/", body).await;
+        paths.push(format!("/integrations/{}", made["id"].as_str().unwrap()));
+    }
+    let removed = join_all(paths.iter().map(|path| app.send("DELETE", path, None))).await;
+    let revoked = |removed: &&(u16, Value)| removed.1["revoked"] == true;
+    assert!(removed.iter().any(|one| revoked(&one)), "{removed:?}");
+    assert_eq!(server.ended(), [Some(Ended::Revoked)]);
+}
+
+/// The end of everything an entity has, however often it was interrupted.
+async fn die_while_removing(point: &str, whole_entity: bool) {
+    let server = AuthorizationServer::steady().await;
+    let world = world(&server).await;
+    let mut command = world.command(&["up"]);
+    command.env("FAILPOINTS", format!("{point}=panic"));
+    let mut dying = Server::start(command).await;
+    let entity = dying.api.entity().await;
+    let mut paths = Vec::new();
+    let all = [
+        ("gmail", "a@example.com"),
+        ("google_calendar", "b@example.com"),
+    ];
+    let count = if whole_entity { 2 } else { 1 };
+    for (service, account) in &all[..count] {
+        let id = connect_at(&dying.api, &server, &entity, service, account).await;
+        paths.push(format!("/integrations/{id}"));
+    }
+    let removed = match whole_entity {
+        true => format!("/entities/{entity}"),
+        false => format!("{}?data=delete", paths[0]),
+    };
+    let answer = dying.api.try_send("DELETE", &removed, None).await;
+    assert_eq!(answer, None, "{point}");
+    assert_dies(&mut dying.child, point).await;
+
+    let server_again = world.listen("up").await;
+    let api = &server_again.api;
+    let is_gone = crate::child::happens(crate::child::PATIENCE, async || {
+        let (status, _) = api.try_send("GET", &paths[0], None).await.unwrap();
+        let left = number(&world, "SELECT count(*) FROM entity_removals").await;
+        let unfinished = "SELECT count(*) FROM disconnections WHERE finished_at IS NULL";
+        status == 404 && left == 0 && number(&world, unfinished).await == 0
+    });
+    assert!(is_gone.await, "{point}: taken up by nobody");
+    let entities = api.all("/entities").await.len();
+    let ended = server.ended();
+    let revoked = Some(Ended::Revoked);
+    if whole_entity {
+        assert_eq!((entities, ended), (0, vec![revoked, revoked]), "{point}");
+    } else {
+        assert_eq!((entities, ended), (1, vec![revoked]), "{point}");
+    }
+    // A version that nobody names any more goes with the sweep.
+    let mut database = world.database().await;
+    let long_ago = "UPDATE secret_intents SET created_at = '2020-01-01 00:00:00+00:00'";
+    sqlx::query(long_ago).execute(&mut database).await.unwrap();
+    world.run(&["tick"]).await.ok();
+    assert!(world.live_versions().await.is_empty(), "{point}");
+    let kept = "SELECT count(*) FROM disconnections WHERE outcome IN ('revoked', 'already_gone')";
+    assert_eq!(number(&world, kept).await, count as i64, "{point}");
+    server_again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_whose_process_dies_is_taken_up_by_the_next() {
+    let points = crash_points();
+    let own = points
+        .iter()
+        .filter(|point| point.starts_with("disconnect."));
+    let own: Vec<&String> = own.collect();
+    assert_eq!(own.len(), 5, "{own:?}");
+    for point in own {
+        die_while_removing(point, true).await;
+        if point != "disconnect.entity" {
+            die_while_removing(point, false).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_tokens_of_connections_that_ended_elsewhere_are_let_go() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let (ended, alive) = (connect(&app, &server).await, connect(&app, &server).await);
+    let (other, _) = app.beside(chrono::TimeDelta::zero()).await;
+    let tokens = &other.engine.tokens;
+    for id in [&ended, &alive] {
+        tokens
+            .token_for(id.parse().unwrap(), None, false)
+            .await
+            .unwrap();
+    }
+    assert_eq!(tokens.held(), 2);
+    tokens.let_go().await.unwrap();
+    assert_eq!(tokens.held(), 2);
+    app.send("DELETE", &format!("/integrations/{ended}"), None)
+        .await;
+    tokens.let_go().await.unwrap();
+    assert_eq!(tokens.held(), 1);
+}
+
+/// How one service is asked to revoke a grant: the call, whether the client says who it is, and whether
+/// the grant ends.
+async fn assert_revoked(service: &str, path: Option<&str>, by_client: bool) {
+    let server = AuthorizationServer::steady().await;
+    let mut setting = Setting::new(small_mailbox(1));
+    for (name, value) in variables_of(&server, service) {
+        setting = setting.variable(name, value);
+    }
+    let app = setting.start().await;
+    let entity = app.entity().await;
+    let (refresh_token, access_token) = server.consent_with_access("me@example.com");
+    let body = json!({
+        "entity_id": entity, "service_name": service, "credential_type": "oauth2",
+        "credentials": {"refresh_token": refresh_token, "access_token": access_token},
+        "token_expires_in": 3600,
+    });
+    let made = app.post("/integrations", body).await;
+    let id = made["id"].as_str().unwrap();
+    let (status, removed) = app
+        .send("DELETE", &format!("/integrations/{id}"), None)
+        .await;
+    assert_eq!(status, 200, "{service}: {removed}");
+    let Some(path) = path else {
+        let expected = (&json!(false), &json!("not_supported"));
+        assert_eq!(
+            (&removed["revoked"], &removed["reason"]),
+            expected,
+            "{service}"
+        );
+        assert!(server.ledger().is_empty(), "{service}");
+        return;
+    };
+    assert_eq!(removed["revoked"], true, "{service}: {removed}");
+    assert_eq!(server.ended(), [Some(Ended::Revoked)], "{service}");
+    let ledger = server.ledger();
+    let asked: Vec<_> = ledger
+        .iter()
+        .map(|entry| (entry.path.as_str(), entry.by_client))
+        .collect();
+    assert_eq!(asked, [(path, by_client)], "{service}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_service_is_asked_to_revoke_in_its_own_way() {
+    let github = format!("/applications/{CLIENT_ID}/grant");
+    for (service, path, by_client) in [
+        ("gmail", Some("/revoke"), false),
+        ("github", Some(github.as_str()), true),
+        ("notion", Some("/revoke"), true),
+        ("slack", Some("/api/auth.revoke"), false),
+        ("linkedin", Some("/revoke"), true),
+        ("twitter", Some("/revoke"), true),
+        ("spotify", None, false),
+    ] {
+        assert_revoked(service, path, by_client).await;
+    }
+}
