@@ -29,13 +29,24 @@ use crate::{
 /// credentials is written down where it is done.
 pub(super) const AUDITED: &[(&str, &[Action])] = &[
     ("create_entity", &[Action::EntityCreate]),
-    ("delete_entity", &[Action::EntityRemove]),
+    (
+        "delete_entity",
+        &[
+            Action::EntityRemovalBegin,
+            Action::IntegrationDisconnect,
+            Action::IntegrationRemove,
+            Action::EntityRemove,
+        ],
+    ),
     ("create_integration", &[Action::IntegrationCreate]),
     (
         "change_integration",
         &[Action::IntegrationChange, Action::CredentialsReplace],
     ),
-    ("delete_integration", &[Action::IntegrationRemove]),
+    (
+        "delete_integration",
+        &[Action::IntegrationDisconnect, Action::IntegrationRemove],
+    ),
     ("finish_oauth", &[Action::IntegrationConnect]),
     ("oauth_callback", &[Action::IntegrationConnect]),
 ];

@@ -86,6 +86,8 @@ pub enum Action {
     KeyRevoke,
     /// An entity is made.
     EntityCreate,
+    /// The removal of an entity begins; what is its own is ended and removed one after the other.
+    EntityRemovalBegin,
     /// An entity is removed with everything that is its own.
     EntityRemove,
     /// An integration is made of given credentials.
@@ -96,6 +98,8 @@ pub enum Action {
     IntegrationChange,
     /// An integration is given other credentials.
     CredentialsReplace,
+    /// An integration is switched off and its runs are cancelled, because its access is ended.
+    IntegrationDisconnect,
     /// An integration is removed.
     IntegrationRemove,
     /// A grant is revoked at its service.
@@ -117,11 +121,13 @@ impl Action {
             Self::KeyCreate => "key.create",
             Self::KeyRevoke => "key.revoke",
             Self::EntityCreate => "entity.create",
+            Self::EntityRemovalBegin => "entity.removal_begin",
             Self::EntityRemove => "entity.remove",
             Self::IntegrationCreate => "integration.create",
             Self::IntegrationConnect => "integration.connect",
             Self::IntegrationChange => "integration.change",
             Self::CredentialsReplace => "integration.replace_credentials",
+            Self::IntegrationDisconnect => "integration.disconnect",
             Self::IntegrationRemove => "integration.remove",
             Self::GrantRevoke => "grant.revoke",
             Self::DeadLetterRedrive => "dead_letter.redrive",

@@ -179,7 +179,11 @@ impl Integrations {
     /// revoked first.
     pub async fn remove_entity(&self, id: EntityId) -> Result<Vec<Removed>, IntegrationError> {
         let tx = self.db.begin().await?;
-        disconnection::begin_entity(&tx, id, self.clock.now()).await?;
+        let now = self.clock.now();
+        disconnection::begin_entity(&tx, id, now).await?;
+        let target = id.to_string();
+        let act = Act::done(id, Action::EntityRemovalBegin, &target);
+        audit_log::append(&tx, &act, now).await?;
         tx.commit().await?;
         self.carry_entity_out(id).await
     }
@@ -260,6 +264,8 @@ impl Integrations {
             detail: None,
         };
         let row = disconnection::begin(&tx, &row).await?;
+        self.write_down(&tx, &found, Action::IntegrationDisconnect)
+            .await?;
         tx.commit().await?;
         cancelled
             .into_iter()
