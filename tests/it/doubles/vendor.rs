@@ -25,6 +25,8 @@ use sha2::{Digest, Sha256};
 
 use super::serve;
 
+mod refreshing;
+
 /// The one client it knows.
 pub const CLIENT_ID: &str = "client.of-the_tests";
 /// Its secret.
@@ -368,8 +370,11 @@ async fn token(State(vendor): State<Vendor>, headers: HeaderMap, body: Bytes) ->
             inner.refreshes += 1;
             let given = value("refresh_token").to_owned();
             match inner.grants.remove(&given) {
-                Some(grant) => answer(200, &refreshed(&vendor, &mut inner, given, grant)),
-                None => refuse_refresh(&vendor),
+                Some(grant) => answer(
+                    200,
+                    &refreshing::refreshed(&vendor, &mut inner, given, grant),
+                ),
+                None => refreshing::refuse_refresh(&vendor),
             }
         }
         _ => refuse(&vendor, "unsupported_grant_type", ""),
@@ -449,47 +454,6 @@ fn granted(vendor: &Vendor, inner: &mut Inner, account: u32, scopes: &[String]) 
                    "refresh_token": refresh, "scope": spaced})
         }
     }
-}
-
-/// The answer to a refresh, as the vendor writes it.
-fn refreshed(vendor: &Vendor, inner: &mut Inner, given: String, grant: Grant) -> Value {
-    let mut answer = granted(vendor, inner, grant.account, &grant.scopes);
-    if vendor.service == ServiceName::Slack {
-        // What stands in `authed_user` at first comes at the top here.
-        let mut user = answer["authed_user"].take();
-        user["ok"] = json!(true);
-        return user;
-    }
-    if vendor.rotates() {
-        return answer;
-    }
-    let next = answer["refresh_token"].take();
-    inner.grants.remove(next.as_str().unwrap_or_default());
-    let fields = answer.as_object_mut().unwrap();
-    if vendor.service == ServiceName::Linkedin {
-        fields["refresh_token"] = json!(given);
-        fields["refresh_token_expires_in"] = json!(31_000_000);
-    } else {
-        fields.remove("refresh_token");
-        fields.remove("refresh_token_expires_in");
-    }
-    inner.grants.insert(given, grant);
-    answer
-}
-
-/// What each vendor says of a refresh token that is not good.
-fn refuse_refresh(vendor: &Vendor) -> Response {
-    let (error, description) = match vendor.service {
-        ServiceName::Github => (
-            "bad_refresh_token",
-            "The refresh token passed is incorrect or expired.",
-        ),
-        ServiceName::Slack => ("invalid_refresh_token", ""),
-        ServiceName::Twitter => ("invalid_request", "Value passed for the token was invalid."),
-        ServiceName::Spotify => ("invalid_grant", "Refresh token revoked"),
-        _ => ("invalid_grant", "Token has been expired or revoked."),
-    };
-    refuse(vendor, error, description)
 }
 
 /// By whichever call the service has for it.
