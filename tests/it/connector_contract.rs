@@ -493,9 +493,11 @@ async fn a_cursor_that_is_not_accepted_heals_by_a_listing_that_changes_nothing()
         match &rig.github {
             // GitHub's cursors do not expire; another version's are not accepted.
             Some(_) => {
-                let forget = "UPDATE sync_cursors SET cursor_value = '{\"other\": 1}'
-                              RETURNING stream";
-                let forgotten = rig.app.rows(forget, forget).await;
+                let forget = |table| {
+                    format!("UPDATE {table} SET cursor_value = '{{\"other\": 1}}' RETURNING stream")
+                };
+                let (sqlite, postgres) = (forget("sync_cursors"), forget("dna.sync_cursors"));
+                let forgotten = rig.app.rows(&sqlite, &postgres).await;
                 assert!(forgotten.len() > 1, "{forgotten:?}");
             }
             None => rig.app.google.with_mailbox(demo::Mailbox::expire_history),
