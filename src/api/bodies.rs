@@ -194,6 +194,20 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
+/// PostgreSQL writes a number of its JSON in full, and one near the end of what 64 bits can hold (1.8e308)
+/// cannot be read again.
+const MAX_NUMBER: f64 = 1e300;
+
+/// Whether a number in it is too large to be kept and read again.
+fn holds_huge(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|n| n.abs() > MAX_NUMBER),
+        Value::Array(items) => items.iter().any(holds_huge),
+        Value::Object(map) => map.values().any(holds_huge),
+        _ => false,
+    }
+}
+
 /// Gathers the mistakes of a body.
 #[derive(Debug, Default)]
 pub(super) struct Check {
@@ -230,8 +244,13 @@ impl Check {
 
     /// JSON that PostgreSQL can hold.
     pub(super) fn json(&mut self, field: &str, value: Option<&Map<String, Value>>) {
-        if value.is_some_and(|map| holds_nul(&Value::Object(map.clone()))) {
+        let Some(map) = value else { return };
+        let value = Value::Object(map.clone());
+        if holds_nul(&value) {
             self.refuse(field, "must not hold the character U+0000");
+        }
+        if holds_huge(&value) {
+            self.refuse(field, "must not hold numbers beyond 1e300");
         }
     }
 
@@ -442,6 +461,16 @@ mod tests {
 
     use super::*;
     use crate::providers;
+
+    #[test]
+    fn a_number_that_could_not_be_read_again_is_refused() {
+        for (number, mistakes) in [(1e300, 0), (-1.797_693_134_862_315_7e308, 1), (1.1e300, 1)] {
+            let mut check = Check::default();
+            let config = json!({"a": [{"b": number}]});
+            check.json("config", config.as_object());
+            assert_eq!(check.errors.len(), mistakes, "{number}");
+        }
+    }
 
     fn client() -> OAuthConfig {
         OAuthConfig {
