@@ -353,9 +353,12 @@ async fn decide(
     .await?;
     Ok(match decided {
         Ok(Decided::Connected(connected)) => show_connected(app, service, connected),
-        Ok(Decided::Cancelled(return_to)) => match return_to {
+        Ok(Decided::Cancelled {
+            return_to,
+            is_revoked,
+        }) => match return_to {
             Some(return_to) => redirect(&return_to, &[("error", "access_denied")]),
-            None => Message::cancelled(service.title()).into_response(),
+            None => Message::cancelled(service.title(), is_revoked).into_response(),
         },
         Err(failure) => show_failure(failure),
     })

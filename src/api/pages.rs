@@ -144,14 +144,20 @@ impl Message {
     }
 
     /// The person chose not to connect it.
-    pub(super) fn cancelled(service: &str) -> Self {
-        let text = "The account was not connected, and what nucleus was allowed to do with it was \
-                    given back. You can close this page.";
-        Self::new(
-            StatusCode::OK,
-            format!("{service} was not connected"),
-            text.to_owned(),
-        )
+    pub(super) fn cancelled(service: &str, is_revoked: bool) -> Self {
+        let text = match is_revoked {
+            true => {
+                "The account was not connected, and what nucleus was allowed to do with it was \
+                 given back. You can close this page."
+                    .to_owned()
+            }
+            false => format!(
+                "The account was not connected, and nucleus keeps nothing of it. {service} may still \
+                 list what you allowed: you can take it back in your account there. You can close \
+                 this page."
+            ),
+        };
+        Self::new(StatusCode::OK, format!("{service} was not connected"), text)
     }
 
     /// It went wrong.

@@ -47,8 +47,13 @@ pub enum Decision {
 pub enum Decided {
     /// The account is connected.
     Connected(Connected),
-    /// It is not; where the browser goes.
-    Cancelled(Option<String>),
+    /// It is not.
+    Cancelled {
+        /// Where the browser goes.
+        return_to: Option<String>,
+        /// Whether the grant stands no more at the service.
+        is_revoked: bool,
+    },
 }
 
 impl Flow<'_> {
@@ -155,8 +160,11 @@ impl Flow<'_> {
                 Ok(Decided::Connected(connected))
             }
             (Stage::Confirming, Decision::Cancel) => {
-                self.give_up(&session).await?;
-                Ok(Decided::Cancelled(session.return_to))
+                let is_revoked = self.give_up(&session).await?;
+                Ok(Decided::Cancelled {
+                    return_to: session.return_to,
+                    is_revoked,
+                })
             }
             // The form was sent twice.
             (Stage::Connected, Decision::Connect) => {
@@ -166,8 +174,9 @@ impl Flow<'_> {
         }
     }
 
-    /// Ends a flow whose account waits for a confirmation that does not come.
-    pub(super) async fn give_up(&self, session: &OAuthSession) -> Result<(), ConnectError> {
+    /// Ends a flow whose account waits for a confirmation that does not come; whether the grant stands no
+    /// more at the service.
+    pub(super) async fn give_up(&self, session: &OAuthSession) -> Result<bool, ConnectError> {
         let granted = granted_to(session)?;
         let tx = self.engine.db.begin().await?;
         let mine = oauth_session::give_up(&tx, session.id).await?;
@@ -179,21 +188,24 @@ impl Flow<'_> {
             .integrations
             .credentials(granted.kept.path.as_str())
             .await;
-        match credentials {
+        let is_revoked = match credentials {
             Ok(Credentials::OAuth2(credentials)) => {
                 self.revoke(session.entity_id, &granted.account, &credentials)
-                    .await?;
+                    .await?
             }
-            Ok(Credentials::Fields(_)) => {}
-            Err(error) => tracing::warn!(
-                entity.id = %session.entity_id,
-                provider = %self.name,
-                error = errors::chain(&error),
-                "a grant that nobody confirmed was not revoked, because its credentials cannot be read"
-            ),
-        }
+            Ok(Credentials::Fields(_)) => false,
+            Err(error) => {
+                tracing::warn!(
+                    entity.id = %session.entity_id,
+                    provider = %self.name,
+                    error = errors::chain(&error),
+                    "a grant that nobody confirmed was not revoked, because its credentials cannot be read"
+                );
+                false
+            }
+        };
         self.integrations.take_back(&granted.kept).await;
-        Ok(())
+        Ok(is_revoked)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         oauth_session::{self, OAuthSession},
     },
     domain::{EntityId, ServiceName, ids::Id},
-    integrations::{self, Integrations},
+    integrations::{self, Integrations, Revocation},
     oauth::{
         OAuthConfig,
         authorization::{self, AuthorizationRequest},
@@ -145,15 +145,15 @@ impl<'a> Flow<'a> {
         })
     }
 
-    /// Revokes a grant that is not wanted, unless a connection lives on it.
+    /// Revokes a grant that is not wanted, unless a connection lives on it; whether it stands no more.
     pub(super) async fn revoke(
         &self,
         entity_id: EntityId,
         account: &Account,
         credentials: &OAuth2Credentials,
-    ) -> Result<(), ConnectError> {
+    ) -> Result<bool, ConnectError> {
         let Some(token) = integrations::revoking_token(self.name, credentials) else {
-            return Ok(());
+            return Ok(false);
         };
         let grant = Grant {
             of: None,
@@ -161,10 +161,11 @@ impl<'a> Flow<'a> {
             account: Some(&account.id),
             services: integrations::sharing(&self.name),
         };
-        self.integrations
-            .revoke_grant(self.name, &grant, token)
-            .await?;
-        Ok(())
+        let revocation = self.integrations.revoke_grant(self.name, &grant, token);
+        Ok(matches!(
+            revocation.await?,
+            Revocation::Revoked | Revocation::AlreadyGone
+        ))
     }
 }
 
@@ -182,7 +183,7 @@ pub async fn sweep(
         match flow {
             Ok(flow) => match flow.give_up(&session).await {
                 // Another process, or the person at the last moment, was faster.
-                Ok(()) | Err(ConnectError::UsedState) => {}
+                Ok(_) | Err(ConnectError::UsedState) => {}
                 Err(error) => return Err(error),
             },
             // The operator has taken the client away; the sweep of secrets destroys the credentials.

@@ -8,6 +8,7 @@ use std::{
     path::Path,
 };
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 /// How the names of files begin that are still being written, or whose writer died.
@@ -17,12 +18,7 @@ pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// crash nor a power cut takes the file away.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent(path)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
+    let file = written(folder, bytes)?;
     // One step that fails where the name is taken: renameat2 or link, never a plain rename.
     file.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(folder)
@@ -31,14 +27,20 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Puts `bytes` in place of what `path` holds: whoever reads it gets the one or the other, whole.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = parent(path)?;
+    let file = written(folder, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// A synced file in `folder` that holds `bytes` and has no lasting name yet.
+fn written(folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    Ok(file)
 }
 
 /// Moves a file into the place of another in the same folder.

@@ -530,3 +530,27 @@ async fn a_person_connects_all_nine_in_a_browser() {
     assert_eq!(setting.api().all("/integrations").await.len(), 9);
     setting.assert_nothing_wrong();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cancels_is_told_whether_the_access_was_given_back() {
+    let setting = Setting::start().await;
+    let entity = setting.api().entity().await;
+    let browser = Browser::start().await;
+    for (service, is_revoked) in [(ServiceName::Notion, true), (ServiceName::Spotify, false)] {
+        let start = format!("/integrations/{service}/oauth/start");
+        let begun = setting
+            .api()
+            .post(&start, json!({"entity_id": entity}))
+            .await;
+        browser
+            .open(begun["authorization_url"].as_str().unwrap())
+            .await;
+        browser.follow("button", "Cancel").await;
+        let text = browser.text().await;
+        assert_eq!(text.contains("was given back"), is_revoked, "{text}");
+        let is_left = text.contains("you can take it back in your account there");
+        assert_eq!(is_left, !is_revoked, "{text}");
+    }
+    assert_eq!(setting.api().all("/integrations").await.len(), 0);
+    setting.assert_nothing_wrong();
+}

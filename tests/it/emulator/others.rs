@@ -69,8 +69,8 @@ fn configure(world: &mut World, other: &Other, emulator: &Emulator) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn github_and_slack_are_connected_in_a_browser() {
+/// nucleus beside an emulator for each of them.
+async fn world_of_others() -> (World, Vec<Emulator>, Port) {
     let mut world = World::new(Mailbox::new("nobody@example.com", 1)).await;
     let port = Port::reserve();
     let listen = format!("127.0.0.1:{}", port.number());
@@ -84,10 +84,20 @@ async fn github_and_slack_are_connected_in_a_browser() {
         configure(&mut world, other, &emulator);
         emulators.push(emulator);
     }
-    // The API alone: nothing but connecting is to be seen here.
+    (world, emulators, port)
+}
+
+/// Starts the API alone: nothing but connecting is to be seen here.
+async fn serve(world: &mut World) -> Server {
     world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
     world.run(&["migrate"]).await.ok();
-    let server = world.listen("serve").await;
+    world.listen("serve").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_and_slack_are_connected_in_a_browser() {
+    let (mut world, emulators, _port) = world_of_others().await;
+    let server = serve(&mut world).await;
     let api = &server.api;
     let browser = Browser::start().await;
     let entity = api.entity().await;
@@ -130,27 +140,13 @@ async fn github_and_slack_are_connected_in_a_browser() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_with_another_secret_is_the_operators_to_mend() {
-    let mut world = World::new(Mailbox::new("nobody@example.com", 1)).await;
-    let port = Port::reserve();
-    let listen = format!("127.0.0.1:{}", port.number());
-    world.set("NUCLEUS_HTTP__LISTEN", listen.clone());
-    let mut emulators = Vec::new();
+    let (mut world, emulators, _port) = world_of_others().await;
     for other in &OTHERS {
-        let service = other.service;
-        let redirect_uri = format!("http://{listen}/integrations/{service}/oauth/callback");
-        let seed = seed_of(service, &redirect_uri);
-        let emulator = Emulator::start(world.folder.path(), service, &seed).await;
-        configure(&mut world, other, &emulator);
-        let secret = format!(
-            "NUCLEUS_SERVICES__{}__CLIENT_SECRET",
-            service.to_uppercase()
-        );
+        let service = other.service.to_uppercase();
+        let secret = format!("NUCLEUS_SERVICES__{service}__CLIENT_SECRET");
         world.set(&secret, "another");
-        emulators.push(emulator);
     }
-    world.set("NUCLEUS_SECRETS__VAULT_KEY", VAULT_KEY);
-    world.run(&["migrate"]).await.ok();
-    let server = world.listen("serve").await;
+    let server = serve(&mut world).await;
     let api = &server.api;
     let entity = api.entity().await;
     for other in &OTHERS {
