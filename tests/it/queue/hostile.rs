@@ -47,7 +47,7 @@ struct State {
     waiting: Vec<(Message, u32)>,
     /// What was taken, of any topic.
     taken: Vec<Message>,
-    deliveries: usize,
+    publications: usize,
     repeats: usize,
     refusals: usize,
 }
@@ -59,7 +59,7 @@ impl Hostile {
                 random: StdRng::seed_from_u64(seed),
                 waiting: Vec::new(),
                 taken: Vec::new(),
-                deliveries: 0,
+                publications: 0,
                 repeats: 0,
                 refusals: 0,
             }),
@@ -76,7 +76,7 @@ impl Hostile {
         self.0.changed.notify_waiters();
     }
 
-    /// Any of those that wait; perhaps it stays, to come again.
+    /// Any of those that wait; it stays, to come again, always at first and then perhaps.
     fn pick(&self) -> Option<(Message, u32)> {
         let mut state = self.state();
         if state.waiting.is_empty() {
@@ -85,8 +85,8 @@ impl Hostile {
         let count = state.waiting.len();
         let index = state.random.random_range(0..count);
         let (message, repeats) = state.waiting.swap_remove(index);
-        state.deliveries += 1;
-        if repeats > 0 && state.random.random_bool(0.5) {
+        let stays = repeats == REPEATS || repeats > 0 && state.random.random_bool(0.5);
+        if stays {
             state.repeats += 1;
             state.waiting.push((message.clone(), repeats - 1));
             return Some((message, 0));
@@ -150,7 +150,11 @@ impl Broker for Hostile {
     async fn publish(&self, message: Message) -> Result<(), QueueError> {
         let (is_taken, is_confirmed) = {
             let mut state = self.state();
-            (state.random.random_bool(0.9), state.random.random_bool(0.8))
+            state.publications += 1;
+            // Every fourth is refused whatever the seed: chance alone may refuse too few.
+            let may_be_confirmed = !state.publications.is_multiple_of(4);
+            let is_taken = state.random.random_bool(0.9);
+            (is_taken, may_be_confirmed && state.random.random_bool(0.8))
         };
         if is_taken {
             self.state().taken.push(message.clone());
