@@ -1,10 +1,14 @@
 //! More than forty secrets, sent by every route and every wrong way, at trace level: none may come out in
-//! any form, be it in an answer, a log line, the database, an event, a metric or the audit log.
+//! any form, be it in an answer, a log line, a trace, the database, an event, a metric or the audit log.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
 
+use axum::{Router, extract::State, http::HeaderMap};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
@@ -13,9 +17,11 @@ use nucleus::{demo::generate, keys::Key};
 use serde_json::{Value, json};
 
 use crate::{
-    child::{Api, World},
+    backends,
+    child::{Api, Child, PATIENCE, World},
     contract::{self, Operation},
     harness::OPERATOR_KEY,
+    traces::Collector,
 };
 
 /// The shortest form that is looked for, and how much of a secret is one: who has this much of two
@@ -133,6 +139,75 @@ fn forms(secret: &str) -> Vec<(String, Vec<u8>)> {
     forms.into_iter().map(bytes).collect()
 }
 
+/// A token endpoint that passes everything on to another and keeps the secrets of both sides: those that
+/// no test chooses, as verifiers and access tokens.
+#[derive(Clone)]
+struct Eavesdropper {
+    behind: String,
+    heard: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Eavesdropper {
+    /// Starts one before this endpoint; gives it with its address.
+    async fn start(behind: String) -> (Self, String) {
+        let heard = Arc::default();
+        let own = Self { behind, heard };
+        let routes = Router::new().fallback(Self::pass).with_state(own.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        (own, format!("http://{address}/token"))
+    }
+
+    async fn pass(
+        State(own): State<Self>,
+        headers: HeaderMap,
+        body: String,
+    ) -> (axum::http::StatusCode, HeaderMap, String) {
+        let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        let mut request = reqwest::Client::new().post(&own.behind).body(body.clone());
+        for name in ["authorization", "content-type", "accept"] {
+            if let Some(value) = headers.get(name) {
+                request = request.header(name, value);
+            }
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        for (name, value) in url::form_urlencoded::parse(body.as_bytes()) {
+            if name == "code_verifier" || name == "refresh_token" {
+                own.keep(&name, &value);
+            }
+        }
+        let told: Value = json(&text);
+        for name in ["access_token", "refresh_token"] {
+            if let Some(value) = told[name].as_str() {
+                own.keep(name, value);
+            }
+        }
+        let json = [(
+            "content-type".parse().unwrap(),
+            "application/json".parse().unwrap(),
+        )];
+        (status, HeaderMap::from_iter(json), text)
+    }
+
+    fn keep(&self, name: &str, secret: &str) {
+        let mut heard = self.heard.lock().unwrap();
+        heard.insert(secret.to_owned(), name.to_owned());
+    }
+
+    /// What was heard and is no canary yet, by kind and number.
+    fn tell(&self, canaries: &mut Canaries) {
+        let known: BTreeSet<String> = canaries.0.values().cloned().collect();
+        for (number, (secret, name)) in self.heard.lock().unwrap().iter().enumerate() {
+            if !known.contains(secret) {
+                canaries.keep(format!("{name} {number} of the token endpoint"), secret);
+            }
+        }
+    }
+}
+
 /// Requests past the client of the other tests: what matters here is what comes back, whatever it is.
 struct Client {
     url: String,
@@ -233,18 +308,52 @@ async fn ask_wrongly(
         .await;
 }
 
+/// What commands say that cannot reach their database, or do not understand where it is.
+async fn refuse_databases(world: &World, canaries: &mut Canaries) -> String {
+    let mut children = Vec::new();
+    for (what, place) in [
+        ("of a server that is not there", "127.0.0.1:9/nucleus"),
+        ("before a wrong port", "127.0.0.1:port/nucleus"),
+        ("before a wrong option", "127.0.0.1:9/nucleus?sslmode=maybe"),
+    ] {
+        let password = canaries.make_plain(format!("a password {what}"));
+        let url = format!("postgres://nucleus:{password}@{place}");
+        for arguments in [&["migrate", "--status"][..], &["serve"], &["doctor"]] {
+            let mut command = world.command(arguments);
+            command.env("NUCLEUS_DATABASE__URL", &url);
+            children.push(Child::spawn(command));
+        }
+    }
+    let mut said = String::new();
+    for mut child in children {
+        let status = child.exit(PATIENCE).await;
+        let finished = child.finished(status);
+        assert_ne!(finished.code, Some(0), "{finished:#?}");
+        said += &finished.stdout;
+        said += &finished.stderr;
+    }
+    said
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_comes_out_by_any_route_in_any_form() {
     let mut canaries = Canaries::default();
     let refresh_token = canaries.make_plain("the account's refresh token");
     let client_secret = canaries.make_plain("the client's secret");
-    let mut world = World::embedded_with(generate::mailbox(6, 1), |options| {
+    let mut world = World::with(generate::mailbox(6, 1), |options| {
         options.refresh_token = refresh_token.clone();
         options.client_secret = client_secret.clone();
     })
     .await;
-    world.keep_in_vault();
     world.set("NUCLEUS_TELEMETRY__FILTER", "trace");
+    let collector = Collector::default();
+    world.set("NUCLEUS_TELEMETRY__OTLP_ENDPOINT", collector.start().await);
+    let (eavesdropper, url) = Eavesdropper::start(world.google.token_url()).await;
+    world.set("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", url);
+    if let Some(url) = world.variables.get("NUCLEUS_DATABASE__URL") {
+        let url: url::Url = url.parse().unwrap();
+        canaries.keep("the database's password", url.password().unwrap());
+    }
     for service in BY_HAND {
         // The stand-in knows no such account.
         let name = format!("NUCLEUS_SERVICES__{}__API_URL", service.to_uppercase());
@@ -305,6 +414,9 @@ async fn no_secret_comes_out_by_any_route_in_any_form() {
         .to_string();
     let run = server.api.sync(&id).await;
     assert_eq!(server.api.ended(&run).await["status"], "failed");
+    let stream = server.api.text(&format!("/runs/{run}/stream")).await;
+    assert!(stream.contains("event: done"), "{stream}");
+    answers += &stream;
     let other = server.api.entity().await;
     let of_the_flow = server
         .api
@@ -325,12 +437,9 @@ async fn no_secret_comes_out_by_any_route_in_any_form() {
         sent: 0,
     };
     for operation in contract::operations() {
-        // It follows what goes on for as long as that does.
-        if operation.path.ends_with("/stream") {
-            continue;
-        }
         ask_wrongly(&mut client, &operation, &mut canaries, &id).await;
     }
+    let refusals = refuse_databases(&world, &mut canaries).await;
     let looked = world.run(&["doctor"]).await;
     let listed = world.run(&["key", "list"]).await;
     let verified = world.run(&["audit", "verify", "--json"]).await;
@@ -339,19 +448,10 @@ async fn no_secret_comes_out_by_any_route_in_any_form() {
     let audit = json!(server.api.all("/audit").await).to_string();
     // Whatever a secret is sent in, an answer that has to name it is not written down.
     let finished = server.stop().await;
-    let mut database = Vec::new();
-    for file in std::fs::read_dir(world.data_dir()).unwrap() {
-        let path = file.unwrap().path();
-        let is_database = path
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with("nucleus.db");
-        if is_database {
-            database.extend(std::fs::read(&path).unwrap());
-        }
-    }
+    let database = backends::database_bytes(&world.variables, &world.data_dir()).await;
+    eavesdropper.tell(&mut canaries);
+    let of_kind = |kind: &str| canaries.0.keys().any(|what| what.starts_with(kind));
+    assert!(of_kind("code_verifier") && of_kind("access_token"));
     assert!(
         canaries.0.len() > 100 && client.sent > 150,
         "{}",
@@ -362,9 +462,11 @@ async fn no_secret_comes_out_by_any_route_in_any_form() {
         ("the log", finished.stderr.into_bytes()),
         ("standard output", finished.stdout.into_bytes()),
         ("the database", database),
+        ("the traces", collector.sent().concat()),
         ("the metrics", metrics.into_bytes()),
         ("the events", events.into_bytes()),
         ("the audit log", audit.into_bytes()),
+        ("what refuses to start", refusals.into_bytes()),
         (
             "doctor",
             format!("{}{}", looked.stdout, looked.stderr).into_bytes(),
@@ -387,6 +489,7 @@ async fn no_secret_comes_out_by_any_route_in_any_form() {
         scanner.found(printed[0].as_bytes())
     );
     for (name, bytes) in &sinks {
+        assert!(!bytes.is_empty(), "nothing came by way of {name}");
         assert_eq!(scanner.found(bytes), BTreeSet::new(), "in {name}");
         assert_planted_is_found(&scanner, &canaries, name, bytes);
     }

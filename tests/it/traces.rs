@@ -32,13 +32,13 @@ const ASKING: &str = "00f067aa0ba902b7";
 
 /// A collector that keeps what it is sent.
 #[derive(Clone, Default)]
-struct Collector {
+pub struct Collector {
     sent: Arc<Mutex<Vec<Bytes>>>,
 }
 
 impl Collector {
     /// Starts one; gives its address.
-    async fn start(&self) -> String {
+    pub async fn start(&self) -> String {
         let take = async |State(collector): State<Self>, body: Bytes| {
             collector.sent.lock().unwrap().push(body);
         };
@@ -51,7 +51,8 @@ impl Collector {
         format!("http://{address}")
     }
 
-    fn sent(&self) -> Vec<Bytes> {
+    /// The bodies as they came.
+    pub fn sent(&self) -> Vec<Bytes> {
         self.sent.lock().unwrap().clone()
     }
 
