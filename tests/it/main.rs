@@ -56,6 +56,7 @@ mod resync;
 mod schemas;
 mod schemathesis;
 mod secret_stores;
+mod secret_types;
 mod slow_clients;
 mod store;
 mod syncing;
