@@ -1,11 +1,31 @@
-//! `nucleus vault rotate` killed at each of its steps, while an `up` reads and writes credentials.
+//! `nucleus vault rotate` killed at each of its steps while an `up` reads and writes credentials, and at
+//! random while others do nothing else.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
-use nucleus::demo::generate;
+use futures_util::future::join_all;
+use nucleus::{
+    demo::generate,
+    domain::{EntityId, ServiceName},
+    secrets::{KeyId, Labels, SecretName, SecretPath, SecretStore, Vault, cipher},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use secrecy::ExposeSecret;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::child::{Child, PATIENCE, World};
+use crate::{
+    child::{Child, PATIENCE, World, happens, moment},
+    kills::seed,
+};
 
 /// Where a rotation may die.
 const POINTS: [&str; 5] = [
@@ -111,4 +131,156 @@ async fn a_configured_key_is_replaced_by_telling_both() {
     world.unset("NUCLEUS_SECRETS__PREVIOUS_VAULT_KEY");
     let server = world.listen("up").await;
     assert_eq!(server.api.post(&path, json!({})).await["is_valid"], true);
+}
+
+/// Secrets in a vault, with what each has to hold.
+struct Load {
+    vault: Vault,
+    known: Mutex<Vec<(SecretPath, String)>>,
+    reads: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+impl Load {
+    fn any(&self, random: &mut StdRng) -> (usize, SecretPath, String) {
+        let known = self.known.lock().unwrap();
+        let index = random.random_range(0..known.len());
+        let (path, text) = known[index].clone();
+        (index, path, text)
+    }
+
+    /// The version that takes the place of what is known at `index`, or a new secret's first.
+    async fn write(&self, index: Option<usize>, text: String) {
+        let entity = match index {
+            Some(index) => self.known.lock().unwrap()[index]
+                .0
+                .name()
+                .entity_id()
+                .unwrap(),
+            None => EntityId::new(),
+        };
+        let service = ServiceName::Gmail;
+        let labels = Labels {
+            entity_id: entity,
+            service,
+        };
+        let name = SecretName::new(entity, service);
+        let value = text.as_bytes().to_vec().into();
+        let path = self.vault.put(&name, value, &labels).await.unwrap();
+        let mut known = self.known.lock().unwrap();
+        match index {
+            Some(index) => known[index] = (path, text),
+            None => known.push((path, text)),
+        }
+        self.writes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn read(&self, path: &SecretPath, text: &str) {
+        let read = self.vault.get(path).await.unwrap();
+        assert_eq!(read.expose_secret(), text.as_bytes(), "{path}");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn read_until(&self, end: &CancellationToken, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        while !end.is_cancelled() {
+            let (_, path, text) = self.any(&mut random);
+            self.read(&path, &text).await;
+        }
+    }
+
+    /// What was replaced is not destroyed: a reader may have it in mind.
+    async fn write_until(&self, end: &CancellationToken, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        while !end.is_cancelled() {
+            let (index, ..) = self.any(&mut random);
+            self.write(Some(index), format!("text {}", random.random::<u64>()))
+                .await;
+        }
+    }
+}
+
+/// The keys that versions in a vault are sealed with.
+fn sealed_with(vault: &Path) -> HashSet<KeyId> {
+    let folders = std::fs::read_dir(vault)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut keys = HashSet::new();
+    for folder in folders.filter(|path| path.is_dir()) {
+        for file in std::fs::read_dir(folder).unwrap() {
+            let sealed = std::fs::read(file.unwrap().path()).unwrap();
+            keys.insert(cipher::key_id(&sealed).unwrap());
+        }
+    }
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_under_load_fail_no_read_and_the_last_rotation_seals_all_anew() {
+    const KILLS: usize = 20;
+    let mut random = StdRng::seed_from_u64(seed());
+    let mut world = World::embedded(generate::mailbox(1, 1)).await;
+    world.keep_in_vault();
+    world.run(&["migrate"]).await.ok();
+    let (folder, key_file) = (
+        world.data_dir().join("vault"),
+        world.data_dir().join("vault.key"),
+    );
+    let next_key = world.data_dir().join("vault.key.next");
+    let (vault, _) = Vault::open_or_create(folder.clone(), key_file.clone())
+        .await
+        .unwrap();
+    let load = Load {
+        vault,
+        known: Mutex::default(),
+        reads: AtomicUsize::new(0),
+        writes: AtomicUsize::new(0),
+    };
+    for number in 0..60 {
+        load.write(None, format!("text {number}")).await;
+    }
+    let end = CancellationToken::new();
+    let seeds: [u64; 4] = random.random();
+    let rotating = async {
+        // How long one takes that nobody kills.
+        let mut child = Child::spawn(world.command(&["vault", "rotate"]));
+        assert!(happens(PATIENCE, async || next_key.exists()).await);
+        let begun = Instant::now();
+        assert!(child.exit(PATIENCE).await.success());
+        let whole = begun.elapsed();
+        let mut broken_off = 0;
+        for _ in 0..KILLS {
+            let was_rotating = next_key.exists();
+            let mut child = Child::spawn(world.command(&["vault", "rotate"]));
+            if !was_rotating {
+                assert!(happens(PATIENCE, async || next_key.exists() || child.has_ended()).await);
+            }
+            moment(whole.mul_f64(random.random())).await;
+            child.kill().await;
+            broken_off += usize::from(next_key.exists());
+        }
+        world.run(&["vault", "rotate"]).await.ok();
+        end.cancel();
+        broken_off
+    };
+    let (broken_off, ..) = tokio::join!(
+        rotating,
+        join_all(seeds[..3].iter().map(|seed| load.read_until(&end, *seed))),
+        load.write_until(&end, seeds[3]),
+    );
+    let (reads, writes) = (load.reads.into_inner(), load.writes.into_inner());
+    println!("{broken_off} of {KILLS} broken off in the middle, {reads} reads, {writes} writes");
+    assert!(broken_off >= KILLS / 4 && reads > 1_000 && writes > 100);
+    assert!(!next_key.exists());
+    let (vault, _) = Vault::open_or_create(folder.clone(), key_file)
+        .await
+        .unwrap();
+    assert_eq!(
+        sealed_with(&folder),
+        HashSet::from([vault.key_id().unwrap()])
+    );
+    for (path, text) in load.known.into_inner().unwrap() {
+        let read = vault.get(&path).await.unwrap();
+        assert_eq!(read.expose_secret(), text.as_bytes(), "{path}");
+    }
 }
