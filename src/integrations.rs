@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use serde_json::json;
 
 use crate::{
     db::{
@@ -19,12 +20,15 @@ use crate::{
     },
     domain::{Clock, EntityId, ServiceName, audit::Action, errors, ids::Id, sync::Scope},
     metrics::Metrics,
-    oauth::tokens::TokenService,
+    oauth::{account::Known, tokens::TokenService},
+    providers::Account,
     secrets::{Credentials, Labels, SecretError, SecretName, SecretPath, SecretStore},
 };
 
+mod check;
 mod disconnect;
 
+pub use check::Checked;
 pub use disconnect::{Records, Removed, Revocation, revoking_token};
 
 /// An intent whose writer has not come back for so long belongs to a dead one.
@@ -44,6 +48,14 @@ pub fn sharing(service: &ServiceName) -> &[ServiceName] {
         &GOOGLE
     } else {
         std::slice::from_ref(service)
+    }
+}
+
+/// An account as its row names it.
+pub fn named(account: &Account) -> Named<'_> {
+    Named {
+        id: &account.id,
+        name: &account.name,
     }
 }
 
@@ -135,18 +147,18 @@ impl Integrations {
         tx.commit().await
     }
 
-    /// Gives the connection other credentials and destroys the old ones. `account` is whose they are,
-    /// where the service has said so.
+    /// Gives the connection other credentials and destroys the old ones. `asked` is whose they are, or
+    /// why the service did not say so, where it was asked.
     pub async fn replace_credentials(
         &self,
         found: &Integration,
         credentials: Credentials,
-        account: Option<Named<'_>>,
+        asked: Option<Result<Known, String>>,
     ) -> Result<(), IntegrationError> {
         let announced = self
             .announce(found.entity_id, found.service()?, credentials)
             .await?;
-        if let Err(error) = self.pin(found, &announced.path, account).await {
+        if let Err(error) = self.pin(found, &announced.path, asked).await {
             if !error.is_in_doubt() {
                 self.take_back(&announced).await;
             }
@@ -162,14 +174,21 @@ impl Integrations {
         &self,
         found: &Integration,
         path: &SecretPath,
-        account: Option<Named<'_>>,
+        asked: Option<Result<Known, String>>,
     ) -> Result<(), DbError> {
         let before = found.secret_path.as_deref();
         let tx = self.db.begin().await?;
         let now = self.clock.now();
         integration::pin_secret(&tx, found.id, before, &path.to_string(), true, now).await?;
-        if let Some(account) = account {
-            integration::set_account(&tx, found.id, account, now).await?;
+        match asked {
+            None => {}
+            Some(Ok(Known { account, scopes })) => {
+                integration::set_account(&tx, found.id, named(&account), now).await?;
+                if let Some(scopes) = scopes {
+                    integration::set_scopes(&tx, found.id, json!(scopes)).await?;
+                }
+            }
+            Some(Err(untested)) => integration::set_message(&tx, found.id, Some(&untested)).await?,
         }
         self.write_down(&tx, found, Action::CredentialsReplace)
             .await?;

@@ -30,6 +30,7 @@ mod m016_accounts;
 mod m017_key_scopes;
 mod m018_audit;
 mod m019_disconnections;
+mod m020_endings;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -57,6 +58,7 @@ impl MigratorTrait for Migrator {
             Box::new(m017_key_scopes::Migration),
             Box::new(m018_audit::Migration),
             Box::new(m019_disconnections::Migration),
+            Box::new(m020_endings::Migration),
         ]
     }
 }

@@ -26,21 +26,15 @@ use crate::{
     db::{
         audit_log::{self, Act},
         entity,
-        integration::{self, Filter, Integration, Named, Update},
+        integration::{self, Filter, Integration, Update},
+        standing::CHECK_EVERY,
     },
     domain::{
-        CredentialType, EntityId, IntegrationId, ServiceName,
-        audit::Action,
-        ids::kind,
-        sync::{IntegrationStatus, Scope},
-        time,
+        CredentialType, EntityId, IntegrationId, ServiceName, audit::Action, ids::kind,
+        sync::IntegrationStatus, time,
     },
-    integrations::{Records, Removed},
-    oauth::{
-        account::Known,
-        tokens::{TokenError, UnknownAccount},
-    },
-    providers::{self, Account},
+    integrations::{Checked, Records, Removed},
+    providers,
     secrets::Credentials,
     sync::SyncSettings,
 };
@@ -71,7 +65,7 @@ pub(super) struct Shown {
     is_tested: bool,
     /// How it stands. `inactive`: switched off by its owner. `expired`, `revoked`: the consent ran
     /// out or was withdrawn, and the account has to be connected again. `error`: the last sync
-    /// failed for a reason that may pass.
+    /// or question failed for a reason that may pass or that the operator can mend.
     #[schema(value_type = IntegrationStatus)]
     status: String,
     /// What people know the account by at the service, once it has been asked.
@@ -247,6 +241,9 @@ pub(super) async fn create(
         token_expires_at: expires_at,
         consent_expires_at: None,
         refresh_generation: 0,
+        credentials_generation: 0,
+        access_ended_at: None,
+        next_check_at: (!has_connector).then(|| now + CHECK_EVERY),
         scopes: json!(scopes),
         config: Value::Object(body.config.unwrap_or_default()),
         sync_settings: json!(settings),
@@ -348,16 +345,12 @@ pub(super) async fn change(
         kind.and_then(|kind| check.credentials(kind, fields, client, None, None))
     });
     check.finish()?;
-    let mut account = None;
+    let mut asked = None;
     if let Some(Some(Credentials::Fields(fields))) = &credentials {
-        let asked = by_hand::ask(&app, found.service()?, fields, Some(&found)).await?;
-        account = asked.ok().map(|known| known.account);
+        asked = Some(by_hand::ask(&app, found.service()?, fields, Some(&found)).await?);
     }
-    let ended = matches!(
-        found.status()?,
-        IntegrationStatus::Expired | IntegrationStatus::Revoked
-    );
-    if ended && body.status == Some(SetStatus::Active) && credentials.is_none() {
+    if found.status()?.is_ended() && body.status == Some(SetStatus::Active) && credentials.is_none()
+    {
         return Err(ApiError::Conflict(
             "integration_ended",
             format!(
@@ -388,7 +381,7 @@ pub(super) async fn change(
         if let Some(Some(credentials)) = credentials {
             changing
                 .integrations
-                .replace_credentials(&found, credentials, account.as_ref().map(named))
+                .replace_credentials(&found, credentials, asked)
                 .await?;
         }
         let tx = changing.engine.db.begin().await?;
@@ -402,13 +395,6 @@ pub(super) async fn change(
     })
     .await?;
     Ok(Json(changed.into()))
-}
-
-fn named(account: &Account) -> Named<'_> {
-    Named {
-        id: &account.id,
-        name: &account.name,
-    }
 }
 
 /// Remove an integration
@@ -465,8 +451,9 @@ pub(super) struct Tested {
 
 /// Test an integration's credentials
 ///
-/// Asks the service whose the credentials are. An answer that the consent ran out or was withdrawn sets the integration's
-/// status; an outage does not.
+/// Asks the service whose the credentials are. What it answers sets the integration's status: `active`, `expired` or
+/// `revoked` where the consent ran out or was withdrawn, `error` for what the operator has to mend; an outage
+/// does not. An access that the operator ended is not used.
 #[utoipa::path(post, path = "/integrations/{id}/test", operation_id = "test_integration",
     tag = "Integrations",
     params(("id" = IntegrationId, Path, description = "The integration's id.")),
@@ -486,53 +473,13 @@ pub(super) async fn test(
 }
 
 async fn ask(app: &App, found: Integration) -> Result<Tested, ApiError> {
-    let engine = &app.engine;
-    let answer = engine.tokens.account_of(&found).await;
-    let now = app.now();
-    let known = found.account.as_ref();
-    let (status, reason) = match &answer {
-        Ok(Known { account, .. }) if known.is_some_and(|known| *known != account.id) => {
-            let reason = format!(
-                "the credentials are those of {}, but the integration holds the records of {}",
-                account.name,
-                found.account_shown().unwrap_or_default()
-            );
-            (None, Some(reason))
-        }
-        Ok(_) => (Some(IntegrationStatus::Active), None),
-        Err(error) => {
-            let status = match error {
-                UnknownAccount::Token(TokenError::Expired(_)) => Some(IntegrationStatus::Expired),
-                UnknownAccount::Token(TokenError::Revoked(_)) => Some(IntegrationStatus::Revoked),
-                // An outage, or what the operator has to mend, says nothing about the consent.
-                _ => None,
-            };
-            (status, Some(error.to_string()))
-        }
-    };
-    if let Some(status) = status.filter(|status| found.status != status.as_str()) {
-        let tx = engine.db.begin().await?;
-        integration::set_status(&tx, found.id, status, reason.as_deref(), now).await?;
-        tx.commit().await?;
-    }
-    if let (Ok(known), None) = (&answer, &reason)
-        && !found.account_verified
-    {
-        let tx = engine.db.begin().await?;
-        // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
-        integration::update(&tx, found.id, Update::default(), now).await?;
-        let current = integration::find_in(&tx, Scope::Operator, found.id).await?;
-        if current.secret_path == found.secret_path {
-            integration::set_account(&tx, found.id, named(&known.account), now).await?;
-        }
-        tx.commit().await?;
-    }
+    let Checked { account, reason } = app.integrations.check(&found).await?;
     Ok(Tested {
         integration_id: found.id,
         service_name: found.service_name,
         is_valid: reason.is_none(),
-        tested_at: now,
-        account: answer.ok().map(|known| known.account.name),
+        tested_at: app.now(),
+        account,
         reason,
     })
 }

@@ -54,6 +54,8 @@ pub(super) fn start_loops(app: &Arc<App>, shutdown: &CancellationToken, tasks: &
     tasks.spawn(loops.watch("worker", work));
     let schedule = scheduler::run(Arc::clone(app), shutdown.clone());
     tasks.spawn(loops.watch("scheduler", schedule));
+    let check = scheduler::check_connections(Arc::clone(app), shutdown.clone());
+    tasks.spawn(loops.watch("checks", check));
     let save = scheduler::save_totals(Arc::clone(app), shutdown.clone());
     tasks.spawn(loops.watch("metrics", save));
     if let Queue::Broker(broker) = app.queue.clone() {
@@ -93,6 +95,10 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::sweep(Arc::clone(&app), shutdown.clone()));
+    tasks.spawn(scheduler::check_connections(
+        Arc::clone(&app),
+        shutdown.clone(),
+    ));
     tasks.spawn(scheduler::save_totals(Arc::clone(&app), shutdown.clone()));
     if let Queue::Broker(broker) = app.queue.clone() {
         tasks.spawn(relay::run(Arc::clone(&app), broker, shutdown.clone()));

@@ -4,9 +4,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    ConnectError, Connected, Failure, Flow, LIFETIME,
-    answer::is_of_browser,
-    store::{Granted, named},
+    ConnectError, Connected, Failure, Flow, LIFETIME, answer::is_of_browser, store::Granted,
 };
 use crate::{
     db::{
@@ -14,7 +12,7 @@ use crate::{
         oauth_session::{self, OAuthSession, OAuthSessionId, Stage, Waiting},
     },
     domain::errors,
-    integrations::Announced,
+    integrations::{Announced, named},
     providers::Account,
     secrets::{Credentials, SecretError},
 };

@@ -8,16 +8,17 @@ use crate::{
     db::{
         Tx,
         audit_log::{self, Act},
-        integration::{self, Integration, Named, Reconnected},
+        integration::{self, Integration, Reconnected},
         oauth_session::{self, OAuthSession, Stage},
         secret_intent,
+        standing::CHECK_EVERY,
     },
     domain::{
         IntegrationId,
         audit::Action,
         sync::{IntegrationStatus, Scope, Trigger},
     },
-    integrations::Announced,
+    integrations::{Announced, named},
     providers::Account,
     sync::{self, Request, RequestError, SyncSettings},
 };
@@ -171,6 +172,9 @@ impl Flow<'_> {
             token_expires_at: granted.token_expires_at,
             consent_expires_at: granted.consent_expires_at,
             refresh_generation: 0,
+            credentials_generation: 0,
+            access_ended_at: None,
+            next_check_at: (!self.can_sync()).then(|| now + CHECK_EVERY),
             scopes: json!(granted.scopes),
             config: json!({}),
             sync_settings: json!(settings),
@@ -212,13 +216,5 @@ pub(super) fn must_be_same(known: &Integration, given: &Account) -> Result<(), C
             given: given.name.clone(),
         }),
         _ => Ok(()),
-    }
-}
-
-/// An account as tables hold it.
-pub(super) fn named(account: &Account) -> Named<'_> {
-    Named {
-        id: &account.id,
-        name: &account.name,
     }
 }

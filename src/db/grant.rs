@@ -57,7 +57,8 @@ pub async fn switch_off(
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     let changed = Sql::new(
-        "UPDATE entity_integrations SET status = $2, sync_error_message = $3, updated_at = $4
+        "UPDATE entity_integrations SET status = $2, sync_error_message = $3, updated_at = $4,
+            access_ended_at = $4, next_check_at = NULL
          WHERE id = $1",
         [
             id.into(),
@@ -84,7 +85,8 @@ pub async fn drop_secret(
     Sql::new(
         "UPDATE entity_integrations SET secret_path = NULL, token_expires_at = NULL,
             refresh_lease_until = NULL, refresh_sent_at = NULL, account_verified = false,
-            refresh_generation = refresh_generation + 1, updated_at = $3
+            refresh_generation = refresh_generation + 1,
+            credentials_generation = credentials_generation + 1, updated_at = $3
          WHERE id = $1 AND secret_path = $2",
         [id.into(), path.into(), now.into()],
     )

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::{FromQueryResult, JsonValue, Value};
 
-use super::{Db, DbError, Slice, Slicing, Sql, Tx};
+use super::{Db, DbError, Slice, Slicing, Sql, Tx, standing};
 use crate::domain::{
     EntityId, IntegrationId, ServiceName,
     sync::{IntegrationStatus, Scope},
@@ -52,6 +52,12 @@ pub struct Integration {
     pub consent_expires_at: Option<DateTime<Utc>>,
     /// Counts the versions of the credentials and the attempts to refresh them.
     pub refresh_generation: i64,
+    /// Counts how often other credentials were given or these taken away; a refresh is none of it.
+    pub credentials_generation: i64,
+    /// When the operator ended the access, until the account is connected again.
+    pub access_ended_at: Option<DateTime<Utc>>,
+    /// When the service is asked how the connection stands, where no sync does.
+    pub next_check_at: Option<DateTime<Utc>>,
     /// Scopes asked for.
     pub scopes: JsonValue,
     /// The owner's own settings of the connector.
@@ -99,7 +105,7 @@ pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         "INSERT INTO entity_integrations (id, entity_id, service_name, service_type, display_name,
             description, secret_path, credential_type, status, account, account_name, account_verified,
             next_sync_at, token_expires_at, consent_expires_at, scopes, config, sync_settings, meta_data,
-            created_at, updated_at, created_by, sync_error_message)
+            created_at, updated_at, created_by, sync_error_message, next_check_at)
          VALUES ",
         [],
     )
@@ -127,6 +133,7 @@ pub async fn insert(tx: &Tx, row: &Integration) -> Result<(), DbError> {
         row.updated_at.into(),
         row.created_by.clone().into(),
         row.sync_error_message.clone().into(),
+        row.next_check_at.into(),
     ])
     .execute(&tx.inner)
     .await
@@ -285,6 +292,11 @@ pub async fn pin_secret(
             refresh_sent_at = NULL,
             account_verified = (account_verified AND NOT $4),
             token_expires_at = CASE WHEN $4 THEN NULL ELSE token_expires_at END,
+            consent_expires_at = CASE WHEN $4 THEN NULL ELSE consent_expires_at END,
+            sync_error_message = CASE WHEN $4 THEN NULL ELSE sync_error_message END,
+            credentials_generation = credentials_generation + CASE WHEN $4 THEN 1 ELSE 0 END,
+            access_ended_at = CASE WHEN $4 THEN NULL ELSE access_ended_at END,
+            next_check_at = CASE WHEN $4 AND next_sync_at IS NULL THEN $3 ELSE next_check_at END,
             status = CASE WHEN $4 AND status <> 'inactive' THEN 'active' ELSE status END
          WHERE id = $1 AND coalesce(secret_path, '') = $5",
         [
@@ -341,7 +353,9 @@ pub async fn reconnect(
             token_expires_at = $5, updated_at = $6, credential_type = 'oauth2', status = 'active',
             sync_error_message = NULL, account_verified = true, refresh_lease_until = NULL,
             refresh_sent_at = NULL, account_name = $8, consent_expires_at = $9,
-            refresh_generation = refresh_generation + 1
+            refresh_generation = refresh_generation + 1, access_ended_at = NULL,
+            credentials_generation = credentials_generation + 1,
+            next_check_at = CASE WHEN next_sync_at IS NULL THEN $10 END
          WHERE id = $1 AND coalesce(secret_path, '') = $7",
         [
             found.id.into(),
@@ -353,6 +367,7 @@ pub async fn reconnect(
             found.secret_path.clone().unwrap_or_default().into(),
             again.account.name.into(),
             again.consent_expires_at.into(),
+            (now + standing::CHECK_EVERY).into(),
         ],
     )
     .execute(&tx.inner)
@@ -375,29 +390,6 @@ pub async fn set_consent_end(
         "UPDATE entity_integrations SET consent_expires_at = $3
          WHERE id = $1 AND secret_path = $2",
         [id.into(), path.into(), end.into()],
-    )
-    .execute(&tx.inner)
-    .await
-    .map(drop)
-}
-
-/// The service said how the connection stands. One that its owner switched off stays off.
-pub async fn set_status(
-    tx: &Tx,
-    id: IntegrationId,
-    status: IntegrationStatus,
-    message: Option<&str>,
-    now: DateTime<Utc>,
-) -> Result<(), DbError> {
-    Sql::new(
-        "UPDATE entity_integrations SET status = $2, sync_error_message = $3, updated_at = $4
-         WHERE id = $1 AND status <> 'inactive'",
-        [
-            id.into(),
-            status.as_str().into(),
-            message.map(str::to_owned).into(),
-            now.into(),
-        ],
     )
     .execute(&tx.inner)
     .await
@@ -427,86 +419,26 @@ pub async fn set_account(
     .map(drop)
 }
 
-/// A run ended: what it leaves on the integration.
-#[derive(Debug)]
-pub struct RunResult<'a> {
-    /// `success`, `partial` or `failed`.
-    pub last_sync_status: &'a str,
-    /// Why it failed.
-    pub message: Option<&'a str>,
-    /// The status it gives the integration; absent where it stays.
-    pub status: Option<IntegrationStatus>,
-    /// When the scheduler asks again.
-    pub next_sync_at: DateTime<Utc>,
-    /// How many runs have failed in a row.
-    pub failures: i32,
-    /// The clock.
-    pub now: DateTime<Utc>,
-}
-
-/// Writes how a run ended.
-pub async fn set_run_result(
-    tx: &Tx,
-    id: IntegrationId,
-    result: RunResult<'_>,
-) -> Result<(), DbError> {
-    let failed = result.last_sync_status == "failed";
-    let mut sql = Sql::new(
-        "UPDATE entity_integrations SET last_sync_status = $1, sync_error_message = $2,
-            next_sync_at = $3, sync_failures = $4, updated_at = $5",
-        [
-            result.last_sync_status.into(),
-            result.message.map(str::to_owned).into(),
-            result.next_sync_at.into(),
-            result.failures.into(),
-            result.now.into(),
-        ],
-    );
-    if !failed {
-        sql = sql.push(", last_sync_at = ").bind(result.now);
-    }
-    if let Some(status) = result.status {
-        // An owner who switched it off meanwhile is obeyed.
-        sql = sql
-            .push(", status = CASE WHEN status = 'inactive' THEN status ELSE ")
-            .bind(status.as_str())
-            .push(" END");
-    }
-    sql.push(" WHERE id = ")
-        .bind(id)
-        .execute(&tx.inner)
-        .await
-        .map(drop)
-}
-
-/// Integrations whose next run is due, the longest overdue first.
-pub async fn due(db: &Db, now: DateTime<Utc>, limit: u64) -> Result<Vec<Integration>, DbError> {
-    // Spelt out by status, because each has a partial index.
+/// What the service says that the present credentials may do.
+pub async fn set_scopes(tx: &Tx, id: IntegrationId, scopes: JsonValue) -> Result<(), DbError> {
     Sql::new(
-        "SELECT * FROM entity_integrations
-         WHERE (status = 'active' AND next_sync_at <= $1)
-            OR (status = 'error' AND next_sync_at <= $1)
-         ORDER BY next_sync_at LIMIT $2",
-        [now.into(), (limit as i64).into()],
-    )
-    .all(db.reader())
-    .await
-}
-
-/// Moves `next_sync_at` on, if it is still `before`: of several schedulers one succeeds.
-pub async fn move_next_sync(
-    tx: &Tx,
-    id: IntegrationId,
-    before: DateTime<Utc>,
-    next: DateTime<Utc>,
-) -> Result<bool, DbError> {
-    Sql::new(
-        "UPDATE entity_integrations SET next_sync_at = $3 WHERE id = $1 AND next_sync_at = $2",
-        [id.into(), before.into(), next.into()],
+        "UPDATE entity_integrations SET scopes = $2 WHERE id = $1",
+        [id.into(), scopes.into()],
     )
     .execute(&tx.inner)
     .await
-    .map(|changed| changed == 1)
+    .map(drop)
+}
+
+/// What its owner has to know of the connection.
+pub async fn set_message(tx: &Tx, id: IntegrationId, message: Option<&str>) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE entity_integrations SET sync_error_message = $2 WHERE id = $1",
+        [id.into(), message.map(str::to_owned).into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
 }
 
 /// Removes the row and, by cascade, its runs, cursors and gaps.

@@ -35,6 +35,7 @@ pub mod relay;
 pub mod schema;
 pub mod secret_intent;
 mod sql;
+pub mod standing;
 pub mod sync_cursor;
 pub mod sync_listing;
 pub mod sync_run;

@@ -13,7 +13,7 @@ use super::{
     raw_data::{self, NewRow},
     schema, secret_intent,
     sql::PLANS,
-    sync_cursor, sync_listing,
+    standing, sync_cursor, sync_listing,
     sync_run::{self, NewRun, WorkerId},
 };
 use crate::domain::{
@@ -65,6 +65,9 @@ async fn connect(db: &Db) -> Integration {
         token_expires_at: None,
         consent_expires_at: None,
         refresh_generation: 0,
+        credentials_generation: 0,
+        access_ended_at: None,
+        next_check_at: None,
         scopes: json!([]),
         config: json!({}),
         sync_settings: json!({}),
@@ -198,10 +201,10 @@ async fn run_once(db: &Db, of: &Integration) {
 
 /// What happens by the clock.
 async fn tick(db: &Db, of: &Integration) {
-    let due = integration::due(db, now(), 100).await.unwrap();
+    let due = standing::due(db, now(), 100).await.unwrap();
     assert_eq!(due.len(), 1);
     in_one(db, async |tx| {
-        integration::move_next_sync(tx, of.id, now(), now())
+        standing::move_next_sync(tx, of.id, now(), now())
             .await
             .unwrap();
         outbox::free_abandoned(tx, false).await.unwrap();

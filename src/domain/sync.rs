@@ -54,6 +54,11 @@ impl IntegrationStatus {
     pub fn may_sync(self) -> bool {
         matches!(self, Self::Active | Self::Error)
     }
+
+    /// Whether the person has to connect the account again.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Expired | Self::Revoked)
+    }
 }
 
 impl FromStr for IntegrationStatus {

@@ -19,8 +19,10 @@ use crate::{
         DbError, Tx, dead_letter,
         dead_letter::DeadLetter,
         gap, integration,
-        integration::{Integration, RunResult},
-        outbox, quota_window, sync_run,
+        integration::Integration,
+        outbox, quota_window,
+        standing::{self, RunResult},
+        sync_run,
         sync_run::Claim,
     },
     domain::{
@@ -177,8 +179,19 @@ async fn fail(
     error: RunError,
     status: Option<IntegrationStatus>,
 ) -> Result<Ended, DbError> {
+    fail_point!("standing.judged");
     let tx = active.engine.db.begin().await?;
     sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+    if status.is_some() && !standing::has_same_credentials(&tx, &active.integration).await? {
+        drop(tx);
+        // What was said of the credentials before says nothing of those that the owner has given since.
+        tracing::info!(
+            error.code = error.code,
+            error = error.detail,
+            "the credentials were replaced; the run begins again with the new ones"
+        );
+        return requeue(active, Duration::ZERO, None).await;
+    }
     end(&active, tx, RunStatus::Failed, Some(error), status).await
 }
 
@@ -194,6 +207,7 @@ async fn end(
         error,
         integration_status,
         quota_units: active.quota_units(),
+        has_connector: true,
         now: active.engine.clock.now(),
     };
     let ended = conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
@@ -242,6 +256,8 @@ struct Conclusion {
     /// Absent where the integration stays as it is.
     integration_status: Option<IntegrationStatus>,
     quota_units: i64,
+    /// Whether there is anything to sync with, and so a next time.
+    has_connector: bool,
     now: DateTime<Utc>,
 }
 
@@ -257,6 +273,7 @@ async fn conclude(
         error,
         integration_status,
         quota_units,
+        has_connector,
         now,
     } = conclusion;
     let ended = sync_run::finish(
@@ -278,11 +295,12 @@ async fn conclude(
         last_sync_status: status.as_str(),
         message: error.as_ref().map(|error| error.detail.as_str()),
         status: *integration_status,
-        next_sync_at: settings.next_sync(*now, failures, claim.integration_id),
+        next_sync_at: has_connector
+            .then(|| settings.next_sync(*now, failures, claim.integration_id)),
         failures,
         now: *now,
     };
-    integration::set_run_result(tx, claim.integration_id, result).await?;
+    standing::set_run_result(tx, claim.integration_id, result).await?;
     Ok(ended)
 }
 
@@ -417,7 +435,11 @@ pub(super) async fn without_connector(
         found.service_name
     );
     tracing::warn!("{detail}");
-    let conclusion = failure(engine, claim, run_error("no_connector", detail));
+    let conclusion = Conclusion {
+        integration_status: None,
+        has_connector: false,
+        ..failure(engine, claim, run_error("no_connector", detail))
+    };
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, claim.run_id, claim.fence).await?;
     let ended = conclude(&tx, claim, found, &conclusion).await?;
@@ -433,6 +455,7 @@ fn failure(engine: &Engine, claim: &Claim, error: RunError) -> Conclusion {
         error: Some(error),
         integration_status: Some(IntegrationStatus::Error),
         quota_units: claim.quota_units,
+        has_connector: true,
         now: engine.clock.now(),
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     connect,
-    db::{DbError, audit_log, disconnection, idempotency_key, integration, outbox, sync_listing},
+    db::{DbError, audit_log, disconnection, idempotency_key, outbox, standing, sync_listing},
     domain::{
         audit::{Interface, Origin},
         errors,
@@ -128,7 +128,7 @@ async fn request_due(app: &App) -> Result<usize, DbError> {
     let mut requested = 0;
     loop {
         let now = app.now();
-        let due = integration::due(&app.engine.db, now, DUE).await?;
+        let due = standing::due(&app.engine.db, now, DUE).await?;
         let last_page = (due.len() as u64) < DUE;
         for found in due {
             let Some(before) = found.next_sync_at else {
@@ -137,7 +137,7 @@ async fn request_due(app: &App) -> Result<usize, DbError> {
             let settings = SyncSettings::parse(&found.sync_settings).unwrap_or_default();
             let next = settings.next_sync(now, found.sync_failures, found.id);
             let tx = app.engine.db.begin().await?;
-            if !integration::move_next_sync(&tx, found.id, before, next).await? {
+            if !standing::move_next_sync(&tx, found.id, before, next).await? {
                 continue;
             }
             let request = Request {
@@ -171,6 +171,30 @@ pub async fn sweep(app: Arc<App>, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Asks services once a minute how the connections stand whose time has come, until `shutdown`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "passes are on the machine's clock"
+)]
+pub async fn check_connections(app: Arc<App>, shutdown: CancellationToken) {
+    loop {
+        let checked = tokio::select! {
+            checked = app.integrations.check_due() => checked,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(error) = checked {
+            tracing::error!(
+                error = errors::chain(&error),
+                "connections could not be checked"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY * HOUSEKEEPING_EVERY) => {}
             () = shutdown.cancelled() => return,
         }
     }

@@ -132,6 +132,16 @@ async fn all_of_a_service_are_revoked_beside_a_running_program() {
     assert_eq!(number(&world, cancelled).await, count as i64);
     assert_eq!(world.live_versions().await.len(), 3 + 1);
 
+    // Although the grant stands where the service failed, its owner cannot undo what the operator did.
+    let asked = server.count(Call::Profile);
+    for id in &ids {
+        let path = format!("/integrations/{id}");
+        let tested = api.post(&format!("{path}/test"), json!({})).await;
+        assert_eq!(tested["is_valid"], false, "{tested}");
+        assert_eq!(api.get(&path).await["status"], "revoked");
+    }
+    assert_eq!(server.count(Call::Profile), asked);
+
     let again = world.run(&command).await.ok();
     assert_eq!(again.matches("  revoked").count(), 3, "{again}");
     assert_eq!(world.live_versions().await.len(), 1);

@@ -58,6 +58,7 @@ mod schemathesis;
 mod secret_stores;
 mod secret_types;
 mod slow_clients;
+mod standing;
 mod store;
 mod syncing;
 mod tail;

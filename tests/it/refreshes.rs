@@ -75,7 +75,8 @@ pub async fn connect(app: &TestApp, server: &AuthorizationServer) -> String {
     connect_at(app, server, "gmail").await
 }
 
-async fn connect_at(app: &TestApp, server: &AuthorizationServer, service: &str) -> String {
+/// As [`connect`], at another service.
+pub async fn connect_at(app: &TestApp, server: &AuthorizationServer, service: &str) -> String {
     let entity = app.entity().await;
     let body = connection(service, &entity, &server.consent("me@example.com"));
     let made = app.post("/integrations/", body).await;

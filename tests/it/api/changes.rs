@@ -1,7 +1,11 @@
 //! `PATCH /integrations/{id}`: what is absent stays, a null clears, credentials are replaced.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use nucleus::{db::integration, demo::generate, domain::sync::IntegrationStatus};
+use nucleus::{
+    db::{integration, standing},
+    demo::generate,
+    domain::sync::{IntegrationStatus, Scope},
+};
 use serde_json::{Value, json};
 
 use super::{assert_is_problem, by_token, fields, pinned, start, start_in_vault, versions};
@@ -22,11 +26,12 @@ async fn refused(app: &TestApp, id: &str, body: &Value) -> (u16, Value) {
 
 /// The service says how the connection stands.
 async fn set_status(app: &TestApp, id: &str, status: IntegrationStatus) {
-    let tx = app.app.engine.db.begin().await.unwrap();
-    let now = app.app.now();
-    integration::set_status(&tx, id.parse().unwrap(), status, Some("why"), now)
-        .await
-        .unwrap();
+    let db = &app.app.engine.db;
+    let found = integration::find(db, Scope::Operator, id.parse().unwrap());
+    let found = found.await.unwrap();
+    let tx = db.begin().await.unwrap();
+    let set = standing::set_status(&tx, &found, status, Some("why"), app.app.now());
+    assert!(set.await.unwrap());
     tx.commit().await.unwrap();
 }
 

@@ -146,6 +146,29 @@ async fn an_outage_leaves_the_integration_active_and_untested() {
         (&known["is_tested"], &known["account"]),
         (&json!(true), &json!(shown(ServiceName::Github, 0)))
     );
+    assert_eq!(known["sync_error_message"], Value::Null, "{known}");
+
+    // The same holds for a token that takes another's place.
+    github.issue("ghp_2", Some("repo, gist"));
+    github.set_mood(Mood {
+        who_answer: Some((503, json!({"message": "Unicorn"}))),
+        ..Mood::default()
+    });
+    let path = path.strip_suffix("/test").unwrap();
+    let body = json!({"credentials": {"token": "ghp_2"}});
+    let give = async || {
+        let sent = setting.api().try_send("PATCH", path, Some(body.clone()));
+        sent.await.unwrap()
+    };
+    let (status, changed) = give().await;
+    assert_eq!((status, &changed["is_tested"]), (200, &json!(false)));
+    let message = changed["sync_error_message"].as_str().unwrap();
+    assert!(message.contains("not tested"), "{message}");
+    github.set_mood(Mood::default());
+    let (_, changed) = give().await;
+    assert_eq!(changed["is_tested"], true, "{changed}");
+    assert_eq!(changed["sync_error_message"], Value::Null, "{changed}");
+    assert_eq!(changed["scopes"], json!(["repo", "gist"]), "{changed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

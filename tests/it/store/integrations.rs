@@ -5,7 +5,7 @@ use nucleus::{
         DbError, Slicing, entity, former_integration,
         grant::{self, Grant},
         integration::{self, Filter},
-        outbox, raw_data, sync_run,
+        outbox, raw_data, standing, sync_run,
     },
     domain::{
         EntityId, IntegrationId, ServiceName,
@@ -275,7 +275,7 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
         assert_eq!(sharing(&google, None).await, 1);
 
         let tx = db.begin().await.unwrap();
-        integration::set_status(&tx, calendar.id, IntegrationStatus::Revoked, None, at(2))
+        standing::set_status(&tx, &calendar, IntegrationStatus::Revoked, None, at(2))
             .await
             .unwrap();
         former_integration::insert(&tx, &row, AWKWARD, at(2))

@@ -5,8 +5,9 @@ use futures_util::future::join_all;
 use nucleus::{
     db::{
         DbError,
-        integration::{self, RunResult, Update},
+        integration::{self, Update},
         refresh_lease::{self, RefreshLease},
+        standing::{self, RunResult},
     },
     domain::{
         IntegrationId, ServiceName,
@@ -54,20 +55,18 @@ async fn an_update_changes_what_it_names_and_nothing_else() {
 
         // What the service says does not switch it on again.
         let tx = db.begin().await.unwrap();
-        integration::set_status(&tx, row.id, IntegrationStatus::Error, Some("m"), at(6))
+        standing::set_status(&tx, &row, IntegrationStatus::Error, Some("m"), at(6))
             .await
             .unwrap();
         let result = RunResult {
             last_sync_status: "success",
             message: None,
             status: Some(IntegrationStatus::Active),
-            next_sync_at: at(90),
+            next_sync_at: Some(at(90)),
             failures: 0,
             now: at(7),
         };
-        integration::set_run_result(&tx, row.id, result)
-            .await
-            .unwrap();
+        standing::set_run_result(&tx, row.id, result).await.unwrap();
         tx.commit().await.unwrap();
         let found = integration::find(db, Scope::Operator, row.id)
             .await
@@ -92,13 +91,11 @@ async fn a_failed_run_leaves_the_time_of_the_last_good_one() {
                 last_sync_status: status,
                 message,
                 status: message.map(|_| IntegrationStatus::Error),
-                next_sync_at: at(100),
+                next_sync_at: Some(at(100)),
                 failures,
                 now,
             };
-            integration::set_run_result(&tx, row.id, result)
-                .await
-                .unwrap();
+            standing::set_run_result(&tx, row.id, result).await.unwrap();
             tx.commit().await.unwrap();
         }
         let found = integration::find(db, Scope::Operator, row.id)
@@ -133,7 +130,7 @@ async fn a_secret_is_pinned_only_over_the_version_it_replaces() {
             let refused = integration::pin_secret(&tx, row.id, stale, "s/9", false, at(3)).await;
             assert!(matches!(refused, Err(DbError::Conflict)));
         }
-        integration::set_status(&tx, row.id, IntegrationStatus::Expired, Some("gone"), at(3))
+        standing::set_status(&tx, &row, IntegrationStatus::Expired, Some("gone"), at(3))
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -235,27 +232,19 @@ async fn what_is_due_comes_longest_overdue_first_and_is_moved_on_once() {
             row.next_sync_at = next;
             ids.push(add_integration(db, row).await.id);
         }
-        let due = integration::due(db, micros(500_001), 10).await.unwrap();
+        let due = standing::due(db, micros(500_001), 10).await.unwrap();
         let found: Vec<IntegrationId> = due.iter().map(|row| row.id).collect();
         assert_eq!(found, [ids[1], ids[3], ids[0], ids[2]]);
         assert_eq!(
-            integration::due(db, micros(500_001), 2)
-                .await
-                .unwrap()
-                .len(),
+            standing::due(db, micros(500_001), 2).await.unwrap().len(),
             2
         );
-        assert!(
-            integration::due(db, micros(-1), 10)
-                .await
-                .unwrap()
-                .is_empty()
-        );
+        assert!(standing::due(db, micros(-1), 10).await.unwrap().is_empty());
 
         let before = due[0].next_sync_at.unwrap();
         let schedulers = join_all((0..8).map(|_| async {
             let tx = db.begin().await.unwrap();
-            let moved = integration::move_next_sync(&tx, ids[1], before, at(3600))
+            let moved = standing::move_next_sync(&tx, ids[1], before, at(3600))
                 .await
                 .unwrap();
             tx.commit().await.unwrap();

@@ -1,0 +1,130 @@
+//! How connections stand: what a service said of credentials holds for those alone, and connections that
+//! no sync asks about are looked at by themselves.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::{
+    doubles::authorization_server::{AuthorizationServer, Call, Failure},
+    harness::TestApp,
+    refreshes::{connect, connect_at, start},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_credentials_that_were_replaced_ends_nothing() {
+    if !cfg!(feature = "failpoints") {
+        panic!("the crash points are not compiled in: run with --features failpoints");
+    }
+    let server = AuthorizationServer::steady().await;
+    let app = std::sync::Arc::new(start(&server).await);
+    let id = connect(&app, &server).await;
+    server.withdraw("me@example.com");
+    // Between the service's word and the end of the run.
+    let (replacing, path) = (std::sync::Arc::clone(&app), format!("/integrations/{id}"));
+    let (runtime, consents) = (Handle::current(), server.clone());
+    fail::cfg_callback("standing.judged", move || {
+        fail::remove("standing.judged");
+        tokio::task::block_in_place(|| {
+            let body =
+                json!({"credentials": {"refresh_token": consents.consent("me@example.com")}});
+            let changed = runtime.block_on(replacing.send("PATCH", &path, Some(body)));
+            assert_eq!(changed.0, 200, "{}", changed.1);
+            consents.hand_out(replacing.google.access_token());
+        });
+    })
+    .unwrap();
+    let run = app.request_sync(&id).await;
+    app.drain().await;
+    let run = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(
+        (&run["status"], &run["error"]),
+        (&json!("success"), &Value::Null)
+    );
+    let found = app.integration(&id).await;
+    assert_eq!(
+        (&found["status"], &found["sync_error_message"]),
+        (&json!("active"), &Value::Null)
+    );
+}
+
+async fn check(app: &TestApp) -> usize {
+    app.app.integrations.check_due().await.unwrap()
+}
+
+async fn standing(app: &TestApp, id: &str) -> String {
+    let found = app.integration(id).await;
+    found["status"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_connector_is_checked_every_day() {
+    let server = AuthorizationServer::rotating().await;
+    let app = start(&server).await;
+    let id = connect_at(&app, &server, "twitter").await;
+    assert_eq!(check(&app).await, 0, "it was connected just now");
+    for day in 1..=3 {
+        app.clock.advance(TimeDelta::days(1));
+        let (other, _) = app.beside(TimeDelta::zero()).await;
+        let (here, there) = tokio::join!(check(&app), other.integrations.check_due());
+        assert_eq!(here + there.unwrap(), 1, "day {day}");
+        assert_eq!(check(&app).await, 0, "day {day}");
+        // The refresh token is not let die of disuse.
+        assert_eq!(server.count(Call::Refresh), day);
+    }
+    // An outage is none of its owner's business, what the operator has to mend is.
+    for (failure, status) in [
+        (Failure::InternalError, "active"),
+        (Failure::InvalidClient, "error"),
+    ] {
+        app.clock.advance(TimeDelta::days(1));
+        server.fail(Call::Refresh, failure, 1);
+        assert_eq!(check(&app).await, 1, "{failure:?}");
+        assert_eq!(standing(&app, &id).await, status, "{failure:?}");
+    }
+    app.clock.advance(TimeDelta::days(1));
+    assert_eq!(check(&app).await, 1);
+    assert_eq!(standing(&app, &id).await, "active");
+    server.withdraw("me@example.com");
+    app.clock.advance(TimeDelta::days(1));
+    assert_eq!(check(&app).await, 1);
+    assert_eq!(standing(&app, &id).await, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ended_is_asked_about_ever_more_rarely_and_comes_back_by_itself() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let id = connect(&app, &server).await;
+    assert_eq!(check(&app).await, 0, "syncs ask about it");
+    let end = async || {
+        server.fail(Call::Refresh, Failure::InvalidGrant, 1);
+        let run = app.sync(&id).await;
+        assert_eq!(run["error"]["code"], "access_revoked", "{run}");
+    };
+    // A service that was wrong.
+    end().await;
+    app.clock.advance(TimeDelta::hours(23));
+    assert_eq!(check(&app).await, 0);
+    app.clock.advance(TimeDelta::hours(2));
+    server.hand_out(app.google.access_token());
+    assert_eq!(check(&app).await, 1);
+    assert_eq!(standing(&app, &id).await, "active");
+    assert_eq!(app.sync(&id).await["status"], "success");
+    app.clock.advance(TimeDelta::days(40));
+    assert_eq!(check(&app).await, 0, "syncs ask about it");
+
+    // A service that was right.
+    app.google.expire_access_tokens();
+    end().await;
+    server.withdraw("me@example.com");
+    let mut asked = Vec::new();
+    for day in 1..=200 {
+        app.clock.advance(TimeDelta::days(1));
+        if check(&app).await == 1 {
+            asked.push(day);
+        }
+        assert_eq!(standing(&app, &id).await, "revoked");
+    }
+    assert_eq!(asked, [1, 2, 4, 8, 16, 32, 64]);
+}
