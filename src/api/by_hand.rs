@@ -33,7 +33,11 @@ pub(super) async fn ask(
                 "the credentials were not tested, because {title} did not answer: {reason}"
             )));
         }
-        Err(AccountError::Unauthorized(said)) => {
+        Err(
+            AccountError::Unauthorized(said)
+            | AccountError::Revoked(said)
+            | AccountError::Expired(said),
+        ) => {
             let message = format!("is not accepted by {title}: {said}");
             return Err(ApiError::field(field, message));
         }

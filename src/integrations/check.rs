@@ -164,10 +164,7 @@ fn meaning(
         UnknownAccount::Token(TokenError::ClientRefused(_) | TokenError::Credentials(_))
         | UnknownAccount::Account(AccountError::Refused(_)) => Some(IntegrationStatus::Error),
         // An outage says nothing.
-        UnknownAccount::Token(TokenError::Unavailable(_))
-        | UnknownAccount::Account(AccountError::Unauthorized(_) | AccountError::Unavailable(_)) => {
-            None
-        }
+        UnknownAccount::Token(TokenError::Unavailable(_)) | UnknownAccount::Account(_) => None,
     };
     (status, Some(error.to_string()))
 }

@@ -7,12 +7,13 @@ use reqwest::{
     Method,
     header::{ACCEPT, HeaderMap, RETRY_AFTER},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::{
     OAuthConfig,
-    endpoint::{EndpointError, TokenEndpoint, error_in_200},
+    endpoint::{Asked, EndpointError, TokenEndpoint},
+    words,
 };
 use crate::{
     domain::Clock,
@@ -23,8 +24,6 @@ use crate::{
 const ATTEMPTS: u32 = 3;
 /// The first wait between attempts; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Of the service's own words, so many characters are passed on.
-const MESSAGE_CHARS: usize = 300;
 
 /// What a service says of a token.
 #[derive(Debug)]
@@ -38,9 +37,15 @@ pub struct Known {
 /// Why it is not known whose an account is.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// The service does not take the token.
+    /// The service does not take the token, and does not say why.
     #[error("the service does not accept the token: {0}")]
     Unauthorized(String),
+    /// The service says that the token was revoked.
+    #[error("the service has revoked the token: {0}")]
+    Revoked(String),
+    /// The service says that the token has ended.
+    #[error("the token has ended: {0}")]
+    Expired(String),
     /// The service takes the token and will not answer, however often it is asked.
     #[error("{0}")]
     Refused(String),
@@ -95,13 +100,13 @@ async fn ask_once(
         .send(request)
         .await
         .map_err(AccountError::Unavailable)?;
-    let oauth = &config.provider.oauth;
+    let asked = Asked::of(config, &[("access_token", token.expose_secret())]);
     if !(200..300).contains(&status) {
-        return Err(refusal(status, &headers, &body));
+        return Err(refusal(status, &headers, &body, &asked.secrets));
     }
     let answer: Value = serde_json::from_slice(&body)
         .map_err(|_| AccountError::Unavailable("the answer is no JSON".to_owned()))?;
-    if let Some(error) = error_in_200(oauth, &body) {
+    if let Some(error) = asked.error_in_200(&body) {
         return Err(error.into());
     }
     let account = (who.read)(&answer).ok_or_else(|| {
@@ -117,7 +122,8 @@ async fn ask_once(
 impl From<EndpointError> for AccountError {
     fn from(error: EndpointError) -> Self {
         match error {
-            EndpointError::Gone(said) | EndpointError::Expired(said) => Self::Unauthorized(said),
+            EndpointError::Gone(said) => Self::Revoked(said),
+            EndpointError::Expired(said) => Self::Expired(said),
             EndpointError::Client(said) => Self::Refused(said),
             EndpointError::Incomplete(_) => Self::Unavailable(error.to_string()),
             EndpointError::Unavailable(said) => Self::Unavailable(said),
@@ -125,8 +131,8 @@ impl From<EndpointError> for AccountError {
     }
 }
 
-fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> AccountError {
-    let words = words(body);
+fn refusal(status: u16, headers: &HeaderMap, body: &[u8], secrets: &[&str]) -> AccountError {
+    let words = words(body, secrets);
     let said = if words.is_empty() {
         format!("the service answered {status}")
     } else {
@@ -140,18 +146,21 @@ fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> AccountError {
     }
 }
 
-/// Whether a 403 only says that too much was asked for: GitHub's headers, and Google's reasons.
+/// Whether a 403 only says that too much was asked for: GitHub's headers and, of its secondary limits, its
+/// words; Google's reasons, `rateLimitExceeded`, `userRateLimitExceeded` and `dailyLimitExceeded`.
 fn is_rate_limit(headers: &HeaderMap, body: &[u8]) -> bool {
     let is_used_up = headers
         .get("x-ratelimit-remaining")
         .is_some_and(|left| left == "0");
+    let said = String::from_utf8_lossy(body);
     is_used_up
         || headers.contains_key(RETRY_AFTER)
-        || String::from_utf8_lossy(body).contains("ateLimitExceeded\"")
+        || said.contains("LimitExceeded\"")
+        || said.to_lowercase().contains("secondary rate limit")
 }
 
 /// What the service says of an error, in the shapes that the nine have.
-fn words(body: &[u8]) -> String {
+fn words(body: &[u8], secrets: &[&str]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     [
         "/error/message",
@@ -162,12 +171,9 @@ fn words(body: &[u8]) -> String {
         "/error",
     ]
     .into_iter()
-    .find_map(|pointer| answer.pointer(pointer)?.as_str())
+    .map(|pointer| words::at(&answer, pointer, secrets))
+    .find(|said| !said.is_empty())
     .unwrap_or_default()
-    .chars()
-    .filter(|c| !c.is_control())
-    .take(MESSAGE_CHARS)
-    .collect()
 }
 
 #[cfg(test)]
@@ -184,19 +190,27 @@ mod tests {
             (500, b""),
             (408, b""),
             (403, google),
+            (
+                403,
+                br#"{"error":{"errors":[{"reason":"dailyLimitExceeded"}]}}"#,
+            ),
+            (
+                403,
+                br#"{"message":"You have exceeded a secondary rate limit."}"#,
+            ),
             (302, b""),
         ] {
-            let error = refusal(status, &none, body);
+            let error = refusal(status, &none, body, &[]);
             assert!(matches!(error, AccountError::Unavailable(_)), "{error}");
         }
-        let error = refusal(403, &none, disabled);
+        let error = refusal(403, &none, disabled, &[]);
         assert!(matches!(&error, AccountError::Refused(_)), "{error}");
         assert!(error.to_string().contains("has not been used"), "{error}");
-        let error = refusal(401, &none, br#"{"message":"Bad credentials"}"#);
+        let error = refusal(401, &none, br#"{"message":"Bad credentials"}"#, &[]);
         assert!(matches!(&error, AccountError::Unauthorized(_)), "{error}");
         let mut used_up = HeaderMap::new();
         used_up.insert("x-ratelimit-remaining", "0".parse().unwrap());
-        let error = refusal(403, &used_up, b"{}");
+        let error = refusal(403, &used_up, b"{}", &[]);
         assert!(matches!(error, AccountError::Unavailable(_)), "{error}");
     }
 }

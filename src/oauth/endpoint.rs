@@ -9,11 +9,10 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderMap},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::OAuthConfig;
+use super::{OAuthConfig, words};
 use crate::{
     domain::errors,
     providers::{ClientAuthentication, Encoding, OAuth, RefusalKind},
@@ -94,9 +93,8 @@ fn end(value: Option<&Value>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     now.checked_add_signed(TimeDelta::try_seconds(seconds as i64)?)
 }
 
-/// The words of an error, by RFC 6749 and by the vendors' own shapes.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// The words of an error, by RFC 6749 and by the vendors' own shapes. What is no text counts as absent, so
+/// that one odd member hides no other.
 struct ErrorAnswer {
     error: String,
     error_description: String,
@@ -106,6 +104,12 @@ struct ErrorAnswer {
     code: String,
     /// Notion's word for `error_description`.
     message: String,
+}
+
+/// How a service answers what it was asked, and with which secrets that was: its words repeat none.
+pub(super) struct Asked<'a> {
+    pub(super) oauth: &'a OAuth,
+    pub(super) secrets: Vec<&'a str>,
 }
 
 /// Makes the calls.
@@ -175,6 +179,7 @@ impl TokenEndpoint {
         fields: Vec<(&str, &str)>,
         now: DateTime<Utc>,
     ) -> Result<Tokens, EndpointError> {
+        let asked = Asked::of(config, &fields);
         let request = self.http.post(config.token_url.clone());
         let request = authenticated(request, config, fields)?;
         // GitHub answers in the form of a query otherwise.
@@ -182,11 +187,10 @@ impl TokenEndpoint {
             .send(request.header(ACCEPT, "application/json"))
             .await
             .map_err(EndpointError::Unavailable)?;
-        let oauth = &config.provider.oauth;
         if !(200..300).contains(&status) {
-            return Err(refusal(oauth, status, &body));
+            return Err(asked.refusal(status, &body));
         }
-        tokens_in(oauth, &body, now)
+        asked.tokens_in(&body, now)
     }
 
     /// Gives status, header fields and body; the error says why there are none.
@@ -262,73 +266,110 @@ pub(super) fn authenticated<'a>(
     })
 }
 
-/// The tokens in an answer that says it is a success. What is not of the type that the RFC names counts
-/// as absent, so that an odd life does not cost a refresh token.
-fn tokens_in(oauth: &OAuth, body: &[u8], now: DateTime<Utc>) -> Result<Tokens, EndpointError> {
-    let answer: Value =
-        serde_json::from_slice(body).map_err(|_| EndpointError::Incomplete(None))?;
-    let mut left = None;
-    for place in oauth.tokens_at {
-        let Some(found) = answer.pointer(place) else {
-            continue;
-        };
-        let refresh_token = token(found.get("refresh_token"));
-        let Some(access_token) = token(found.get("access_token")) else {
-            left = left.or(refresh_token);
-            continue;
-        };
-        return Ok(Tokens {
-            access_token,
-            expires_at: end(found.get("expires_in"), now),
-            refresh_token,
-            consent_expires_at: end(found.get("refresh_token_expires_in"), now),
-            scope: found
-                .get("scope")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-        });
+impl<'a> Asked<'a> {
+    /// A request with these fields, by the registered client.
+    pub(super) fn of(config: &'a OAuthConfig, fields: &[(&str, &'a str)]) -> Self {
+        let is_secret = |name: &str| name != "grant_type" && name != "redirect_uri";
+        let mut secrets: Vec<&str> = fields
+            .iter()
+            .filter(|(name, _)| is_secret(name))
+            .map(|(_, value)| *value)
+            .collect();
+        let client = config.client_secret.as_ref();
+        secrets.extend(client.map(ExposeSecret::expose_secret));
+        Self {
+            oauth: &config.provider.oauth,
+            secrets,
+        }
     }
-    Err(error_in_200(oauth, body).unwrap_or(EndpointError::Incomplete(left)))
-}
 
-/// What an answer with the status 200 says of an error, if the service answers errors so.
-pub(super) fn error_in_200(oauth: &OAuth, body: &[u8]) -> Option<EndpointError> {
-    let answer: ErrorAnswer = serde_json::from_slice(body).ok()?;
-    (oauth.errors_in_200 && !answer.error.is_empty()).then(|| meaning(oauth, &answer))
-}
-
-pub(super) fn refusal(oauth: &OAuth, status: u16, body: &[u8]) -> EndpointError {
-    if status == 408 || status == 429 || !(400..500).contains(&status) {
-        return EndpointError::Unavailable(format!("status {status}"));
+    /// The tokens in an answer that says it is a success. What is not of the type that the RFC names
+    /// counts as absent, so that an odd life does not cost a refresh token.
+    fn tokens_in(&self, body: &[u8], now: DateTime<Utc>) -> Result<Tokens, EndpointError> {
+        let answer: Value =
+            serde_json::from_slice(body).map_err(|_| EndpointError::Incomplete(None))?;
+        let mut left = None;
+        for place in self.oauth.tokens_at {
+            let Some(found) = answer.pointer(place) else {
+                continue;
+            };
+            let refresh_token = token(found.get("refresh_token"));
+            let Some(access_token) = token(found.get("access_token")) else {
+                left = left.or(refresh_token);
+                continue;
+            };
+            return Ok(Tokens {
+                access_token,
+                expires_at: end(found.get("expires_in"), now),
+                refresh_token,
+                consent_expires_at: end(found.get("refresh_token_expires_in"), now),
+                scope: found
+                    .get("scope")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+            });
+        }
+        Err(self
+            .error_in_200(body)
+            .unwrap_or(EndpointError::Incomplete(left)))
     }
-    // A page of a proxy is no answer of the endpoint.
-    let answer: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
-    if answer.error.is_empty() && answer.code.is_empty() {
-        return EndpointError::Unavailable(format!("status {status} without an OAuth error"));
-    }
-    meaning(oauth, &answer)
-}
 
-fn meaning(oauth: &OAuth, answer: &ErrorAnswer) -> EndpointError {
-    let ErrorAnswer {
-        error,
-        error_description,
-        error_subtype,
-        code,
-        message,
-    } = answer;
-    let said = [error, code, error_description, message]
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(" ");
-    let description = format!("{error_description}{message}");
-    match oauth.meaning(&[error_subtype, error, code], &description) {
-        RefusalKind::Transient => EndpointError::Unavailable(said),
-        RefusalKind::Configuration => EndpointError::Client(said),
-        RefusalKind::GrantGone => EndpointError::Gone(said),
-        RefusalKind::GrantExpired => EndpointError::Expired(said),
+    /// What an answer with the status 200 says of an error, if the service answers errors so.
+    pub(super) fn error_in_200(&self, body: &[u8]) -> Option<EndpointError> {
+        let answer = self.error(body);
+        let is_error = self.oauth.errors_in_200 && !answer.error.is_empty();
+        is_error.then(|| self.meaning(&answer))
+    }
+
+    /// What an answer with another status means.
+    pub(super) fn refusal(&self, status: u16, body: &[u8]) -> EndpointError {
+        if status == 408 || status == 429 || !(400..500).contains(&status) {
+            return EndpointError::Unavailable(format!("status {status}"));
+        }
+        let answer = self.error(body);
+        if answer.error.is_empty() && answer.code.is_empty() {
+            return EndpointError::Unavailable(format!("status {status} without an OAuth error"));
+        }
+        self.meaning(&answer)
+    }
+
+    /// A page of a proxy is no answer of the endpoint, and says nothing.
+    fn error(&self, body: &[u8]) -> ErrorAnswer {
+        let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+        let word = |pointer| words::at(&answer, pointer, &self.secrets);
+        ErrorAnswer {
+            error: word("/error"),
+            error_description: word("/error_description"),
+            error_subtype: word("/error_subtype"),
+            code: word("/code"),
+            message: word("/message"),
+        }
+    }
+
+    fn meaning(&self, answer: &ErrorAnswer) -> EndpointError {
+        let ErrorAnswer {
+            error,
+            error_description,
+            error_subtype,
+            code,
+            message,
+        } = answer;
+        let said = [error, code, error_description, message]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" ");
+        let description = format!("{error_description}{message}");
+        match self
+            .oauth
+            .meaning(&[error_subtype, error, code], &description)
+        {
+            RefusalKind::Transient => EndpointError::Unavailable(said),
+            RefusalKind::Configuration => EndpointError::Client(said),
+            RefusalKind::GrantGone => EndpointError::Gone(said),
+            RefusalKind::GrantExpired => EndpointError::Expired(said),
+        }
     }
 }
 
@@ -337,21 +378,29 @@ mod tests {
     use super::*;
     use crate::{domain::ServiceName, providers};
 
-    fn oauth(name: ServiceName) -> &'static OAuth {
-        &providers::of(name).oauth
+    fn asked(name: ServiceName) -> Asked<'static> {
+        Asked {
+            oauth: &providers::of(name).oauth,
+            secrets: vec!["1//refresh-token"],
+        }
     }
 
     #[test]
     fn only_a_void_grant_ends_a_connection() {
-        let google = oauth(ServiceName::Gmail);
-        let void = refusal(
-            google,
-            400,
-            br#"{"error":"invalid_grant","error_description":"Bad Request"}"#,
-        );
-        assert!(matches!(void, EndpointError::Gone(_)));
-        let policy = refusal(
-            google,
+        let google = asked(ServiceName::Gmail);
+        for void in [
+            r#"{"error":"invalid_grant","error_description":"Bad Request"}"#,
+            r#"{"error":"invalid_grant","error_description":null,"code":400,"message":[]}"#,
+        ] {
+            let void = google.refusal(400, void.as_bytes());
+            assert!(matches!(void, EndpointError::Gone(_)), "{void}");
+        }
+        let echo = r#"{"error":"invalid_grant","error_description":"1//refresh-token\u0000?"}"#;
+        let EndpointError::Gone(said) = google.refusal(400, echo.as_bytes()) else {
+            panic!("a void grant is one whatever is said of it");
+        };
+        assert_eq!(said, "invalid_grant [REDACTED]?");
+        let policy = google.refusal(
             400,
             br#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#,
         );
@@ -365,7 +414,7 @@ mod tests {
             (400, r#"{"message":"a proxy"}"#),
             (307, r#"{"error":"invalid_grant"}"#),
         ] {
-            let error = refusal(google, status, body.as_bytes());
+            let error = google.refusal(status, body.as_bytes());
             assert!(
                 matches!(error, EndpointError::Unavailable(_)),
                 "{status} {body}"
@@ -374,7 +423,7 @@ mod tests {
         for error in ["invalid_client", "unauthorized_client", "invalid_scope"] {
             let body = format!(r#"{{"error":"{error}"}}"#);
             assert!(matches!(
-                refusal(google, 401, body.as_bytes()),
+                google.refusal(401, body.as_bytes()),
                 EndpointError::Client(_)
             ));
         }
@@ -382,7 +431,7 @@ mod tests {
 
     fn tokens_of(name: ServiceName, body: &[u8]) -> Result<Tokens, EndpointError> {
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
-        tokens_in(oauth(name), body, now)
+        asked(name).tokens_in(body, now)
     }
 
     #[test]

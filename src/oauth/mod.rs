@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod refresh;
 mod revocation;
 pub mod tokens;
+mod words;
 
 /// The authorization server and API of one service, and who we are to it (RFC 6749, section 2).
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     OAuthConfig,
-    endpoint::{EndpointError, TokenEndpoint, authenticated, error_in_200, refusal},
+    endpoint::{Asked, EndpointError, TokenEndpoint, authenticated},
 };
 use crate::providers::Revocation;
 
@@ -22,6 +22,7 @@ impl TokenEndpoint {
     ) -> Result<(), EndpointError> {
         let oauth = &config.provider.oauth;
         let fields = vec![("token", token.expose_secret())];
+        let asked = Asked::of(config, &fields);
         let request = match oauth.revocation {
             Revocation::NotOffered => return Err(not_offered()),
             Revocation::Token => self.http.post(place(config)?).form(&fields),
@@ -51,12 +52,12 @@ impl TokenEndpoint {
             .await
             .map_err(EndpointError::Unavailable)?;
         match status {
-            200..300 => error_in_200(oauth, &body).map_or(Ok(()), Err),
+            200..300 => asked.error_in_200(&body).map_or(Ok(()), Err),
             // <https://docs.github.com/en/rest/apps/oauth-applications>: a token that it does not know.
             404 | 422 if oauth.revocation == Revocation::GrantOfClient => Err(EndpointError::Gone(
                 "the service does not know the token".to_owned(),
             )),
-            _ => Err(refusal(oauth, status, &body)),
+            _ => Err(asked.refusal(status, &body)),
         }
     }
 }

@@ -227,13 +227,27 @@ impl TokenService {
     pub async fn account_of(&self, found: &Integration) -> Result<Known, UnknownAccount> {
         let service = found.service().map_err(TokenError::from)?;
         let token = self.token_for(found.id, None, false).await?;
-        match self.account(service, &token).await {
-            Err(AccountError::Unauthorized(_)) => {}
+        let refused = match self.account(service, &token).await {
+            Err(
+                refused @ (AccountError::Unauthorized(_)
+                | AccountError::Revoked(_)
+                | AccountError::Expired(_)),
+            ) => refused,
             answered => return Ok(answered?),
-        }
-        let other = self.token_for(found.id, Some(&token), false).await?;
+        };
+        let other = match self.token_for(found.id, Some(&token), false).await {
+            Ok(other) => other,
+            Err(ended @ (TokenError::Revoked(_) | TokenError::Expired(_))) => {
+                return Err(ended_as(&refused, ended).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         match self.account(service, &other).await {
-            Err(AccountError::Unauthorized(said)) => Err(TokenError::Revoked(format!(
+            Err(
+                AccountError::Unauthorized(said)
+                | AccountError::Revoked(said)
+                | AccountError::Expired(said),
+            ) => Err(TokenError::Revoked(format!(
                 "{said}, although it was issued just now: connect the account again"
             ))
             .into()),
@@ -274,6 +288,20 @@ impl TokenService {
 
     fn all_slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What it means that a token was refused and there is no other: where the service said of the token how
+/// it ended, it ended so, whatever is said of the refresh token.
+fn ended_as(refused: &AccountError, ended: TokenError) -> TokenError {
+    match (refused, ended) {
+        (AccountError::Revoked(said), TokenError::Expired(detail)) => {
+            TokenError::Revoked(format!("{said}; {detail}"))
+        }
+        (AccountError::Expired(said), TokenError::Revoked(detail)) => {
+            TokenError::Expired(format!("{said}; {detail}"))
+        }
+        (_, ended) => ended,
     }
 }
 

@@ -178,6 +178,8 @@ async fn a_grant_that_is_gone_ends_the_connection_and_keeps_what_is_stored() {
         (Failure::InvalidGrant, "access_revoked", "revoked"),
         (Failure::InvalidGrantAs401, "access_revoked", "revoked"),
         (Failure::SessionPolicy, "consent_expired", "expired"),
+        (Failure::InvalidGrantWithNulls, "access_revoked", "revoked"),
+        (Failure::InvalidGrantThatQuotes, "access_revoked", "revoked"),
     ] {
         let id = connect(&app, &server).await;
         server.fail(Call::Refresh, failure, 1);
@@ -191,6 +193,12 @@ async fn a_grant_that_is_gone_ends_the_connection_and_keeps_what_is_stored() {
         assert_eq!(found["status"], status, "{failure:?}");
         let message = found["sync_error_message"].as_str().unwrap();
         assert!(message.contains("connect"), "{message}");
+        assert!(message.len() < 500, "{message}");
+        let is_quoted = message.contains("[REDACTED]");
+        assert_eq!(is_quoted, failure == Failure::InvalidGrantThatQuotes);
+        for token in server.refresh_tokens() {
+            assert!(!message.contains(&token[..10]), "{message}");
+        }
         // The service may have been wrong: whoever asks again finds the connection well.
         server.hand_out(app.google.access_token());
         let tested = app
@@ -209,8 +217,8 @@ async fn a_grant_that_is_gone_ends_the_connection_and_keeps_what_is_stored() {
     let run = app.sync(&id).await;
     assert_eq!(run["error"]["code"], "access_revoked", "{run}");
     assert_eq!(app.integration(&id).await["status"], "revoked");
-    assert_eq!(app.live_versions().await.len(), 4);
-    assert_eq!(server.ended(), [Some(Ended::Withdrawn); 4]);
+    assert_eq!(app.live_versions().await.len(), 6);
+    assert_eq!(server.ended(), [Some(Ended::Withdrawn); 6]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

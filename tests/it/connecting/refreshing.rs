@@ -35,12 +35,8 @@ async fn each_vendors_tokens_are_refreshed_again_and_again() {
         vendor.withdraw();
         let tested = setting.api().post(&format!("{path}/test"), json!({})).await;
         assert_eq!(tested["is_valid"], false, "{service}: {tested}");
-        let ended = match service {
-            ServiceName::Slack => "expired",
-            _ => "revoked",
-        };
         let shown = setting.api().get(&path).await;
-        assert_eq!(shown["status"], ended, "{service}: {shown}");
+        assert_eq!(shown["status"], "revoked", "{service}: {shown}");
         // Once the person has consented again it is active by itself.
         let (status, again) = setting.connect(service, &entity).await;
         assert_eq!((status, &again["id"]), (200, &made["id"]), "{service}");

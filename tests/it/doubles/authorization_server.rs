@@ -165,6 +165,15 @@ impl AuthorizationServer {
         self.state().handed_out.push_back(access_token);
     }
 
+    /// The refresh token of each grant.
+    pub fn refresh_tokens(&self) -> Vec<String> {
+        let grants = &self.state().grants;
+        grants
+            .iter()
+            .map(|grant| grant.refresh_token.clone())
+            .collect()
+    }
+
     /// Access tokens given so far open nothing any more.
     pub fn expire_access_tokens(&self) {
         for grant in &mut self.state().grants {
@@ -257,11 +266,12 @@ impl State {
         let failure = due.and_then(|index| self.failures.remove(index));
         let failure = failure.map(|(_, failure)| failure);
         // What fails before anything is done does nothing.
+        let sent = request.form("refresh_token").unwrap_or_default();
         let (grant, reply) = match failure {
-            Some(failure) if !failure.takes_effect() => (None, failure.reply(Value::Null)),
+            Some(failure) if !failure.takes_effect() => (None, failure.reply(Value::Null, sent)),
             Some(failure) => {
                 let (grant, reply) = self.carry_out(call, request);
-                (grant, failure.reply(reply.value()))
+                (grant, failure.reply(reply.value(), sent))
             }
             None => self.carry_out(call, request),
         };

@@ -50,6 +50,8 @@ pub enum Failure {
     InvalidGrant,
     InvalidGrantAs401,
     SessionPolicy,
+    InvalidGrantWithNulls,
+    InvalidGrantThatQuotes,
     // What the operator has to mend.
     InvalidClient,
     UnauthorizedClient,
@@ -135,8 +137,8 @@ impl Failure {
             )
     }
 
-    /// The reply in place of `good`, which is null where nothing was done.
-    pub fn reply(self, mut good: Value) -> Reply {
+    /// The reply in place of `good`, which is null where nothing was done, to a request that sent this token.
+    pub fn reply(self, mut good: Value, token: &str) -> Reply {
         const PAGE: &str = "<!DOCTYPE html><title>Sign in to the network</title><p>Please wait.";
         let page = |status| Reply::bytes(status, "text/html", PAGE.into());
         let error = |status, error: &str| Reply::json(status, &json!({"error": error}));
@@ -189,6 +191,17 @@ impl Failure {
             Self::SessionPolicy => Reply::json(
                 400,
                 &json!({"error": "invalid_grant", "error_subtype": "invalid_rapt"}),
+            ),
+            Self::InvalidGrantWithNulls => Reply::json(
+                400,
+                &json!({"error": "invalid_grant", "error_description": null, "code": 400}),
+            ),
+            Self::InvalidGrantThatQuotes => Reply::json(
+                400,
+                &json!({
+                    "error": "invalid_grant",
+                    "error_description": format!("\0{token}\r\n{}", "x".repeat(60_000)),
+                }),
             ),
             Self::InvalidClient => error(401, "invalid_client"),
             Self::UnauthorizedClient => error(400, "unauthorized_client"),
