@@ -19,28 +19,55 @@ pub struct RefreshLease {
     pub sent_at: Option<DateTime<Utc>>,
 }
 
-/// Takes the right to refresh the credentials, across processes, for `lease_ms`; `None` where
-/// another process has it.
+/// Whether the right was to be had.
+#[derive(Debug)]
+pub enum Leased {
+    /// It is ours.
+    Ours(RefreshLease),
+    /// Another process has it, until this time of the database's clock, in milliseconds.
+    Theirs(i64),
+}
+
+/// Takes the right to refresh the credentials, across processes, for `lease_ms`.
+///
+/// A right whose holder has sent the refresh token is not taken because its time is over: while the
+/// database was away, its holder could not renew it, and has the next refresh token in its hands. It is
+/// taken by who has seen it `abandoned`: unchanged for as long as a lease, with a database that answered.
 pub async fn lease(
     db: &Db,
     id: IntegrationId,
     lease_ms: i64,
-) -> Result<Option<RefreshLease>, DbError> {
+    abandoned: Option<i64>,
+) -> Result<Leased, DbError> {
     let tx = db.begin().await?;
     let now = now_ms(&tx.inner);
-    let lease = Sql::new(
+    let lease: Option<RefreshLease> = Sql::new(
         format!(
             "UPDATE entity_integrations SET refresh_lease_until = {now} + $2,
                 refresh_generation = refresh_generation + 1
-             WHERE id = $1 AND (refresh_lease_until IS NULL OR refresh_lease_until < {now})
+             WHERE id = $1 AND (refresh_lease_until IS NULL OR (refresh_lease_until < {now}
+                AND (refresh_sent_at IS NULL OR refresh_lease_until = $3)))
              RETURNING refresh_generation, refresh_sent_at"
         ),
-        [id.into(), lease_ms.into()],
+        [id.into(), lease_ms.into(), abandoned.into()],
     )
     .one(&tx.inner)
     .await?;
+    let leased = match lease {
+        Some(lease) => Leased::Ours(lease),
+        None => {
+            let until: Option<Option<i64>> = Sql::new(
+                "SELECT refresh_lease_until FROM entity_integrations WHERE id = $1",
+                [id.into()],
+            )
+            .optional(&tx.inner)
+            .await?;
+            // One that was given back between the two is had at the next look.
+            Leased::Theirs(until.ok_or(DbError::NotFound)?.unwrap_or_default())
+        }
+    };
     tx.commit().await?;
-    Ok(lease)
+    Ok(leased)
 }
 
 /// Holds the right for another `lease_ms`; `false` where it has ended or passed to somebody else.

@@ -10,6 +10,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use super::{
     OAuthConfig,
@@ -20,7 +21,7 @@ use crate::{
     db::{
         Db, DbError,
         integration::{self, Integration},
-        refresh_lease::{self, RefreshLease},
+        refresh_lease::{self, Leased, RefreshLease},
         secret_intent::{self, SecretIntent, SecretIntentId},
     },
     domain::{Clock, IntegrationId, ServiceName, errors, ids::Id, sync::Scope, time},
@@ -37,6 +38,8 @@ const AHEAD: TimeDelta = TimeDelta::minutes(5);
 const LEASE_MS: i64 = 10_000;
 /// this often.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// A lease that nobody renews for so long is a dead process's, whatever its time.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 /// How long another process's refresh is waited for, between looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// Looks before the other process is taken for stuck.
@@ -183,9 +186,14 @@ impl Refresher {
         reason = "leases are not on the program's clock"
     )]
     async fn lease(&self, id: IntegrationId) -> Result<RefreshLease, TokenError> {
+        let mut seen: Option<(i64, Instant)> = None;
         for _ in 0..MAX_LOOKS {
-            if let Some(lease) = refresh_lease::lease(&self.db, id, LEASE_MS).await? {
-                return Ok(lease);
+            let abandoned = seen.filter(|(_, since)| since.elapsed() >= ABANDONED_AFTER);
+            let abandoned = abandoned.map(|(until, _)| until);
+            match refresh_lease::lease(&self.db, id, LEASE_MS, abandoned).await? {
+                Leased::Ours(lease) => return Ok(lease),
+                Leased::Theirs(until) if seen.is_some_and(|(before, _)| before == until) => {}
+                Leased::Theirs(until) => seen = Some((until, Instant::now())),
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -279,7 +287,7 @@ impl Refresher {
             Ok(answer) => answer,
             // The refresh token may be used up all the same, so the next one must not be lost.
             Err(EndpointError::Incomplete(Some(next))) if !is(&next, Some(refresh_token)) => {
-                self.store(read, &next, None, lease.generation).await?;
+                self.store(read, &next, None).await?;
                 lease.sent_at = None;
                 return Err(token_error(EndpointError::Incomplete(None)));
             }
@@ -305,8 +313,7 @@ impl Refresher {
         tracing::info!(integration.id = %found.id, provider = %service, "the access token was refreshed");
         let secret_path = match &answer.refresh_token {
             Some(next) if !is(next, Some(refresh_token)) => {
-                self.store(read, next, Some(&answer), lease.generation)
-                    .await?
+                self.store(read, next, Some(&answer)).await?
             }
             _ => path.clone(),
         };
@@ -341,7 +348,6 @@ impl Refresher {
         read: &Read,
         next: &SecretString,
         answer: Option<&Tokens>,
-        generation: i64,
     ) -> Result<String, TokenError> {
         let next = OAuth2Credentials {
             refresh_token: Some(next.clone()),
@@ -364,15 +370,15 @@ impl Refresher {
                 }
                 Err(error) => error,
             };
-            let passes = matches!(
-                error,
-                NotStored::Db(DbError::Unavailable(_))
-                    | NotStored::Secret(
-                        SecretError::Unavailable { .. }
-                            | SecretError::Exhausted { .. }
-                            | SecretError::Denied { .. }
-                    )
-            );
+            let passes = match &error {
+                NotStored::Db(error) => !matches!(error, DbError::Conflict | DbError::NotFound),
+                NotStored::Secret(error) => matches!(
+                    error,
+                    SecretError::Unavailable { .. }
+                        | SecretError::Exhausted { .. }
+                        | SecretError::Denied { .. }
+                ),
+            };
             tracing::warn!(
                 integration.id = %read.found.id,
                 attempt,
@@ -382,13 +388,10 @@ impl Refresher {
             if !passes || attempt == STORE_ATTEMPTS {
                 return Err(error.into());
             }
+            // Whoever has the right by now: where nobody has pinned another, this one is the last that the
+            // service gave.
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(STORE_EVERY);
-            // A database that does not answer gives the right to nobody else either.
-            let held = refresh_lease::renew(&self.db, read.found.id, generation, LEASE_MS);
-            if let Ok(false) = held.await {
-                return Err(NotStored::Db(DbError::Conflict).into());
-            }
         }
         Err(NotStored::Db(DbError::Conflict).into())
     }

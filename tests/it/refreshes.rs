@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::{
-    child::{Api, Server, World},
+    child::{Api, PATIENCE, Server, World, happens},
     doubles::{
         authorization_server::{AuthorizationServer, Call, Ended, Entry, Failure},
         secret_manager::{self, Fault, SecretManagerDouble},
@@ -524,4 +524,40 @@ async fn a_secret_store_that_is_away_for_a_while_loses_no_rotated_token() {
     assert_eq!(double.live(), 1);
     let tested = app.post(&path, json!({})).await;
     assert_eq!(tested["is_valid"], true, "{tested}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_whose_lease_is_over_while_its_answer_is_being_stored_is_taken_over_by_nobody() {
+    let server = AuthorizationServer::rotating().await;
+    let double = SecretManagerDouble::start().await;
+    let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
+    for (name, value) in variables_of(&server, "gmail") {
+        setting = setting.variable(name, value);
+    }
+    let app = setting.start().await;
+    let id = connect(&app, &server).await;
+    let (other, _) = app.beside(TimeDelta::zero()).await;
+    let integration = id.parse().unwrap();
+    let token = async |app: &App| {
+        let token = app.engine.tokens.token_for(integration, None, false).await;
+        token.unwrap().expose_secret().to_owned()
+    };
+    // The new refresh token is in hand for a while.
+    double.inject(secret_manager::Call::Add, Fault::Refuse(500, "INTERNAL"), 5);
+    let intruding = async {
+        assert!(happens(PATIENCE, async || server.count(Call::Refresh) == 1).await);
+        // As after a database that was away for longer than a lease.
+        let over = |text| {
+            format!("UPDATE entity_integrations SET refresh_lease_until = 1 RETURNING {text}")
+        };
+        let changed = app.rows(&over("'x'"), &over("'x'")).await;
+        assert_eq!(changed, ["x"]);
+        token(&other).await
+    };
+    let (here, there) = tokio::join!(token(&app.app), intruding);
+    assert_eq!(here, there);
+    assert_eq!(
+        (server.count(Call::Refresh), server.ended()),
+        (1, vec![None])
+    );
 }

@@ -6,7 +6,7 @@ use nucleus::{
     db::{
         DbError,
         integration::{self, Update},
-        refresh_lease::{self, RefreshLease},
+        refresh_lease::{self, Leased, RefreshLease},
         standing::{self, RunResult},
     },
     domain::{
@@ -162,7 +162,14 @@ async fn one_process_at_a_time_refreshes() {
     both(async |test| {
         let db = &test.db;
         let id = connect_gmail(db).await.id;
-        let lease = async || refresh_lease::lease(db, id, 60_000).await.unwrap();
+        let look = async |abandoned| {
+            let leased = refresh_lease::lease(db, id, 60_000, abandoned).await;
+            leased.unwrap()
+        };
+        let lease = async || match look(None).await {
+            Leased::Ours(lease) => Some(lease),
+            Leased::Theirs(_) => None,
+        };
         let won: Vec<RefreshLease> = join_all((0..16).map(|_| lease()))
             .await
             .into_iter()
@@ -193,6 +200,23 @@ async fn one_process_at_a_time_refreshes() {
             None,
             "the late holder must not give the third's right away"
         );
+
+        // Where the refresh token was sent, only who has seen that nobody renews it may take it.
+        let sent = refresh_lease::sent(db, id, third.generation, at(1)).await;
+        assert!(sent.unwrap());
+        test.sql("UPDATE entity_integrations SET refresh_lease_until = 1")
+            .await;
+        assert!(matches!(look(None).await, Leased::Theirs(1)));
+        assert!(matches!(look(Some(2)).await, Leased::Theirs(1)));
+        let renewed = refresh_lease::renew(db, id, third.generation, 60_000).await;
+        assert!(renewed.unwrap());
+        assert!(matches!(look(Some(1)).await, Leased::Theirs(_)));
+        test.sql("UPDATE entity_integrations SET refresh_lease_until = 1")
+            .await;
+        let Leased::Ours(third) = look(Some(1)).await else {
+            panic!("a dead process's right is taken");
+        };
+        assert_eq!(third.sent_at, Some(at(1)));
 
         // A new version ends the lease: what was to be refreshed has been.
         let tx = db.begin().await.unwrap();
