@@ -14,11 +14,13 @@ use crate::{
     db::{
         Db, DbError, Tx,
         audit_log::{self, Act},
-        entity,
+        disconnection, entity,
         integration::{self, Integration, Named},
         secret_intent::{self, SecretIntent, SecretIntentId},
     },
-    domain::{Clock, EntityId, ServiceName, audit::Action, errors, ids::Id, sync::Scope},
+    domain::{
+        Clock, EntityId, IntegrationId, ServiceName, audit::Action, errors, ids::Id, sync::Scope,
+    },
     metrics::Metrics,
     oauth::{account::Known, tokens::TokenService},
     providers::Account,
@@ -65,6 +67,9 @@ pub enum IntegrationError {
     /// The entity has the service connected.
     #[error("the entity has this service connected")]
     Exists,
+    /// The access of the connection is being ended.
+    #[error("the access to this account is being ended: try again in some minutes")]
+    Ending,
     /// The store did not do it; [`DbError::Conflict`] where somebody else changed the connection at
     /// the same time.
     #[error(transparent)]
@@ -90,6 +95,15 @@ pub struct Integrations {
     clock: Arc<dyn Clock>,
     tokens: Arc<TokenService>,
     metrics: Arc<Metrics>,
+}
+
+/// Fails where the access of an integration, whose row `tx` has changed, is being ended: what it were
+/// given now would go with it.
+pub async fn refuse_if_ending(tx: &Tx, id: IntegrationId) -> Result<(), IntegrationError> {
+    match disconnection::is_under_way(tx, id).await? {
+        true => Err(IntegrationError::Ending),
+        false => Ok(()),
+    }
 }
 
 impl Integrations {
@@ -159,10 +173,11 @@ impl Integrations {
             .announce(found.entity_id, found.service()?, credentials)
             .await?;
         if let Err(error) = self.pin(found, &announced.path, asked).await {
-            if !error.is_in_doubt() {
+            let is_in_doubt = matches!(&error, IntegrationError::Db(error) if error.is_in_doubt());
+            if !is_in_doubt {
                 self.take_back(&announced).await;
             }
-            return Err(error.into());
+            return Err(error);
         }
         self.tokens.forget(found.id);
         self.destroy_last(found.secret_path.as_deref(), announced.intent)
@@ -175,11 +190,12 @@ impl Integrations {
         found: &Integration,
         path: &SecretPath,
         asked: Option<Result<Known, String>>,
-    ) -> Result<(), DbError> {
+    ) -> Result<(), IntegrationError> {
         let before = found.secret_path.as_deref();
         let tx = self.db.begin().await?;
         let now = self.clock.now();
         integration::pin_secret(&tx, found.id, before, &path.to_string(), true, now).await?;
+        refuse_if_ending(&tx, found.id).await?;
         match asked {
             None => {}
             Some(Ok(Known { account, scopes })) => {
@@ -192,7 +208,7 @@ impl Integrations {
         }
         self.write_down(&tx, found, Action::CredentialsReplace)
             .await?;
-        tx.commit().await
+        Ok(tx.commit().await?)
     }
 
     /// Appends what is done with a connection to the audit log, at the end of the transaction that does

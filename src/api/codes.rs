@@ -51,6 +51,11 @@ pub(super) const CODES: &[(u16, &str, &str)] = &[
     ),
     (
         409,
+        "integration_ending",
+        "The access to the account is being ended. Try again in some minutes.",
+    ),
+    (
+        409,
         "integration_inactive",
         "The integration is switched off. Set its status to `active` first.",
     ),

@@ -330,6 +330,7 @@ impl From<IntegrationError> for ApiError {
                 "this entity has this service connected: change or remove that integration"
                     .to_owned(),
             ),
+            IntegrationError::Ending => Self::Conflict("integration_ending", error.to_string()),
             IntegrationError::Db(error) => error.into(),
             IntegrationError::Secret(error) => Self::Unavailable(errors::chain(&error)),
         }
@@ -353,6 +354,7 @@ impl From<ConnectError> for ApiError {
             ConnectError::NoRefreshToken => "no_refresh_token",
             ConnectError::ScopesMissing(_) => "scopes_missing",
             ConnectError::OtherAccount { .. } => "other_account",
+            ConnectError::Ending => "integration_ending",
             ConnectError::ClientRefused(_) => "client_refused",
             ConnectError::Rejected(_) => "account_unreadable",
         };

@@ -33,7 +33,7 @@ use crate::{
         CredentialType, EntityId, IntegrationId, ServiceName, audit::Action, ids::kind,
         sync::IntegrationStatus, time,
     },
-    integrations::{Checked, Records, Removed},
+    integrations::{Checked, Records, Removed, refuse_if_ending},
     providers,
     secrets::Credentials,
     sync::SyncSettings,
@@ -320,7 +320,7 @@ pub(super) async fn get(
     request_body = ChangedIntegration,
     responses(
         (status = 200, description = "The integration after the change.", body = Shown),
-        (status = 409, description = "integration_ended, conflict")))]
+        (status = 409, description = "integration_ended, integration_ending, conflict")))]
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -386,6 +386,7 @@ pub(super) async fn change(
         }
         let tx = changing.engine.db.begin().await?;
         integration::update(&tx, id, update, now).await?;
+        refuse_if_ending(&tx, id).await?;
         let changed = integration::find_in(&tx, scope, id).await?;
         let target = id.to_string();
         let act = Act::done(changed.entity_id, Action::IntegrationChange, &target);

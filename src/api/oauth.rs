@@ -157,6 +157,7 @@ pub(super) async fn start(
          headers(("Location" = String, description = "`return_to` and how it ended."))),
         (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
                                       no_refresh_token, scopes_missing, other_account, \
+                                      integration_ending, \
                                       client_refused, account_unreadable, \
                                       client_not_configured, conflict")),
     extensions(("x-pages" = json!(true))))]
@@ -261,6 +262,7 @@ pub(super) struct AnswerBody {
         (status = 403, description = "forbidden"),
         (status = 409, description = "state_used, state_expired, other_browser, access_denied, \
                                       no_refresh_token, scopes_missing, other_account, \
+                                      integration_ending, \
                                       client_refused, account_unreadable, \
                                       client_not_configured, conflict")),
     extensions(("x-pages" = json!(true))))]

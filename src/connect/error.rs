@@ -65,6 +65,9 @@ pub enum ConnectError {
         /// The account that the person chose.
         given: String,
     },
+    /// The account that is connected here is just being disconnected.
+    #[error("the access to this account is being ended: start again in some minutes")]
+    Ending,
     /// The service does not take our client: the operator's to mend.
     #[error("the service refuses this nucleus: {0}")]
     ClientRefused(String),
@@ -83,6 +86,7 @@ impl From<IntegrationError> for ConnectError {
     fn from(error: IntegrationError) -> Self {
         match error {
             IntegrationError::Exists => Self::Db(DbError::Conflict),
+            IntegrationError::Ending => Self::Ending,
             IntegrationError::Db(error) => Self::Db(error),
             IntegrationError::Secret(error) => error.into(),
         }

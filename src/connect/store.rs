@@ -18,7 +18,7 @@ use crate::{
         audit::Action,
         sync::{IntegrationStatus, Scope, Trigger},
     },
-    integrations::{Announced, named},
+    integrations::{Announced, named, refuse_if_ending},
     providers::Account,
     sync::{self, Request, RequestError, SyncSettings},
 };
@@ -124,6 +124,7 @@ impl Flow<'_> {
                     consent_expires_at: granted.consent_expires_at,
                 };
                 integration::reconnect(&tx, known, again, now).await?;
+                refuse_if_ending(&tx, id).await?;
             }
             None => {
                 let row = self.new_integration(session, id, granted, now);

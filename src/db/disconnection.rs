@@ -106,25 +106,40 @@ pub async fn answered(
     .map(drop)
 }
 
-/// It is done; `records` is how many were kept or deleted.
+/// It is done as far as `row` says; `count` is how many records were kept or deleted. Where a removal has
+/// been asked for since, the row stays for that.
 pub async fn finish(
     tx: &Tx,
-    id: DisconnectionId,
-    records: Option<u64>,
+    row: &Disconnection,
+    count: Option<u64>,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     Sql::new(
         "UPDATE disconnections SET record_count = $2, finished_at = $3, lease_until = NULL
-         WHERE id = $1 AND finished_at IS NULL",
+         WHERE id = $1 AND finished_at IS NULL AND (records IS NULL OR $4)",
         [
-            id.into(),
-            records.map(|count| count as i64).into(),
+            row.id.into(),
+            count.map(|count| count as i64).into(),
             now.into(),
+            row.records.is_some().into(),
         ],
     )
     .execute(&tx.inner)
     .await
     .map(drop)
+}
+
+/// Whether the access of the integration is being ended. Whoever gives it a new one asks after having
+/// changed its row in the same transaction: a disconnection that begins meanwhile waits for that row, and
+/// one that began before is seen.
+pub async fn is_under_way(tx: &Tx, id: IntegrationId) -> Result<bool, DbError> {
+    let found: Option<i32> = Sql::new(
+        "SELECT 1 FROM disconnections WHERE integration_id = $1 AND finished_at IS NULL",
+        [id.into()],
+    )
+    .optional(&tx.inner)
+    .await?;
+    Ok(found.is_some())
 }
 
 /// Takes up to `limit` of those whose carrier is gone.

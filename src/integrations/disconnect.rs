@@ -42,6 +42,8 @@ use crate::{
 const DELETE: u64 = 100;
 /// Interrupted disconnections that are taken up at once.
 const TAKE: u64 = 100;
+/// What an integration says whose access was ended and that stays.
+const ACCESS_ENDED: &str = "the operator ended the access: connect the account again";
 
 /// What becomes of the records of a removed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,14 @@ impl Records {
         match self {
             Self::Keep => "keep",
             Self::Delete => "delete",
+        }
+    }
+
+    /// As a row keeps it; `None` where the integration stays.
+    fn kept(row: &Disconnection) -> Option<Self> {
+        match row.records.as_deref()? {
+            "delete" => Some(Self::Delete),
+            _ => Some(Self::Keep),
         }
     }
 }
@@ -165,14 +175,17 @@ impl Integrations {
         records: Records,
     ) -> Result<Removed, IntegrationError> {
         let (row, found) = self.begin(found.id, Some(records)).await?;
-        self.carry_removal_out(&row, &found, records).await
+        let (revocation, count) = self.carry_out(&row, &found).await?;
+        Ok(Removed::of(found.id, revocation, count))
     }
 
     /// Ends the access and keeps the integration, with its records, for the account to be connected
-    /// again. Where the service fails, the credentials stay, so that it can be asked once more.
+    /// again. Where the service fails, the credentials stay, so that it can be asked once more. An
+    /// integration whose removal was interrupted is removed.
     pub async fn revoke_access(&self, id: IntegrationId) -> Result<Revocation, IntegrationError> {
         let (row, found) = self.begin(id, None).await?;
-        self.carry_revocation_out(&row, &found).await
+        let (revocation, _) = self.carry_out(&row, &found).await?;
+        Ok(revocation)
     }
 
     /// Removes an entity with all its connections and their records; each connection's grant is
@@ -203,33 +216,45 @@ impl Integrations {
         // Entities first: all that one has is announced before a service is asked about any.
         while let Some(id) = disconnection::take_abandoned_entity(&self.db).await? {
             tracing::warn!(entity.id = %id, "an interrupted removal is taken up");
-            self.carry_entity_out(id).await?;
+            if let Err(error) = self.carry_entity_out(id).await {
+                let error = errors::chain(&error);
+                tracing::error!(entity.id = %id, error, "a removal is taken up again later");
+            }
         }
         for row in disconnection::take_abandoned(&self.db, TAKE).await? {
             tracing::warn!(integration.id = %row.integration_id, "an interrupted disconnection is taken up");
             let found = integration::find(&self.db, Scope::Operator, row.integration_id).await;
-            let records = match row.records.as_deref() {
-                None => None,
-                Some("delete") => Some(Records::Delete),
-                Some(_) => Some(Records::Keep),
+            let done = match found {
+                Err(DbError::NotFound) => self.finish(&row).await,
+                Err(error) => Err(error.into()),
+                Ok(found) => self.carry_out(&row, &found).await.map(drop),
             };
-            let done = match (found, records) {
-                (Err(DbError::NotFound), _) => self.finish(&row).await,
-                (Err(error), _) => Err(error.into()),
-                (Ok(found), Some(records)) => self
-                    .carry_removal_out(&row, &found, records)
-                    .await
-                    .map(drop),
-                (Ok(found), None) => self.carry_revocation_out(&row, &found).await.map(drop),
-            };
-            done?;
+            if let Err(error) = done {
+                tracing::error!(
+                    integration.id = %row.integration_id,
+                    error = errors::chain(&error),
+                    "a disconnection is taken up again later"
+                );
+            }
         }
         Ok(())
     }
 
+    /// Carries out what the row says; gives how many records were kept or deleted, too.
+    async fn carry_out(
+        &self,
+        row: &Disconnection,
+        found: &Integration,
+    ) -> Result<(Revocation, u64), IntegrationError> {
+        match Records::kept(row) {
+            Some(records) => self.carry_removal_out(row, found, records).await,
+            None => Ok((self.carry_revocation_out(row, found).await?, 0)),
+        }
+    }
+
     async fn finish(&self, row: &Disconnection) -> Result<(), IntegrationError> {
         let tx = self.db.begin().await?;
-        disconnection::finish(&tx, row.id, None, self.clock.now()).await?;
+        disconnection::finish(&tx, row, None, self.clock.now()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -243,13 +268,12 @@ impl Integrations {
         let now = self.clock.now();
         let tx = self.db.begin().await?;
         let cancelled = self.cancel_work(&tx, id).await?;
-        let status = match records {
-            Some(_) => IntegrationStatus::Inactive,
-            None => IntegrationStatus::Revoked,
-        };
-        let message = match records {
-            Some(_) => "the integration is being removed",
-            None => "the operator ended the access: connect the account again",
+        let (status, message) = match records {
+            Some(_) => (
+                IntegrationStatus::Inactive,
+                "the integration is being removed",
+            ),
+            None => (IntegrationStatus::Revoked, ACCESS_ENDED),
         };
         grant::switch_off(&tx, id, status, message, now).await?;
         let found = integration::find_in(&tx, Scope::Operator, id).await?;
@@ -317,13 +341,13 @@ impl Integrations {
         row: &Disconnection,
         found: &Integration,
         records: Records,
-    ) -> Result<Removed, IntegrationError> {
+    ) -> Result<(Revocation, u64), IntegrationError> {
         let revocation = self.revoke(row, found).await?;
         let name = SecretName::new(found.entity_id, found.service()?);
         let now = self.clock.now();
         let tx = self.db.begin().await?;
         self.cancel_work(&tx, found.id).await?;
-        // Takes the row, and reads it again: its credentials may have been replaced meanwhile.
+        // Takes the row, and reads it again: a refresh may have replaced its credentials meanwhile.
         integration::update(&tx, found.id, integration::Update::default(), now).await?;
         let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
         // The credentials go after the row; until then the intent remembers them.
@@ -343,7 +367,7 @@ impl Integrations {
             Records::Delete => self.delete_records(&tx, found).await?,
         };
         integration::delete(&tx, found.id).await?;
-        disconnection::finish(&tx, row.id, Some(count), now).await?;
+        disconnection::finish(&tx, row, Some(count), now).await?;
         self.write_down(&tx, found, Action::IntegrationRemove)
             .await?;
         tx.commit().await?;
@@ -351,7 +375,7 @@ impl Integrations {
         self.tokens.forget(found.id);
         self.destroy_last(found.secret_path.as_deref(), intent.id)
             .await;
-        Ok(Removed::of(found.id, revocation, count))
+        Ok((revocation, count))
     }
 
     async fn carry_revocation_out(
@@ -362,14 +386,16 @@ impl Integrations {
         let revocation = self.revoke(row, found).await?;
         let now = self.clock.now();
         let tx = self.db.begin().await?;
-        // A refresh may have replaced the credentials meanwhile, or the person, who makes it active.
+        // Once more: whoever tested the connection meanwhile may have made it active. A refresh may have
+        // replaced the credentials.
+        let revoked = IntegrationStatus::Revoked;
+        grant::switch_off(&tx, found.id, revoked, ACCESS_ENDED, now).await?;
         let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
-        let is_ended = found.status()? == IntegrationStatus::Revoked;
         let mut destroyed = None;
         match (&revocation, &found.secret_path) {
             (Revocation::Failed(_), _) | (_, None) => {}
             (_, Some(path)) => {
-                if is_ended && grant::drop_secret(&tx, found.id, path, now).await? {
+                if grant::drop_secret(&tx, found.id, path, now).await? {
                     let name = SecretName::new(found.entity_id, found.service()?);
                     let intent = SecretIntent {
                         id: Id::new(),
@@ -381,7 +407,7 @@ impl Integrations {
                 }
             }
         }
-        disconnection::finish(&tx, row.id, None, now).await?;
+        disconnection::finish(&tx, row, None, now).await?;
         self.write_down(&tx, found, Action::IntegrationChange)
             .await?;
         tx.commit().await?;
@@ -415,7 +441,9 @@ impl Integrations {
             }
             for (row, found) in begun {
                 match self.carry_removal_out(&row, &found, Records::Delete).await {
-                    Ok(one) => removed.push(one),
+                    Ok((revocation, count)) => {
+                        removed.push(Removed::of(found.id, revocation, count));
+                    }
                     // Somebody else has removed it meanwhile.
                     Err(IntegrationError::Db(DbError::NotFound)) => self.finish(&row).await?,
                     Err(error) => return Err(error),

@@ -332,6 +332,78 @@ async fn access_tokens_of_connections_that_ended_elsewhere_are_let_go() {
     assert_eq!(tokens.held(), 1);
 }
 
+/// The whole flow of OAuth with the operator's key; what the callback answers.
+async fn connect_by_oauth(api: &crate::child::Api, service: &str, entity: &str) -> (u16, Value) {
+    let path = format!("/integrations/{service}/oauth");
+    let begun = api
+        .post(&format!("{path}/start"), json!({"entity_id": entity}))
+        .await;
+    let browser = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let page = begun["authorization_url"].as_str().unwrap();
+    let answer = browser.get(page).send().await.unwrap();
+    let back: url::Url = answer.headers()["location"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let answer: serde_json::Map<String, Value> = back
+        .query_pairs()
+        .map(|(name, value)| (name.into_owned(), json!(value)))
+        .collect();
+    let body = Some(Value::Object(answer));
+    api.try_send("POST", &format!("{path}/callback"), body)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_removal_takes_no_new_credentials_with_it() {
+    let server = AuthorizationServer::steady().await;
+    let world = world(&server).await;
+    let mut command = world.command(&["up"]);
+    command.env("FAILPOINTS", "disconnect.begun=panic");
+    let mut dying = Server::start(command).await;
+    let entity = dying.api.entity().await;
+    let account = "me@example.com";
+    let id = connect_at(&dying.api, &server, &entity, "gmail", account).await;
+    let path = format!("/integrations/{id}");
+    let removed = format!("{path}?data=delete");
+    assert_eq!(dying.api.try_send("DELETE", &removed, None).await, None);
+    assert_dies(&mut dying.child, "disconnect.begun").await;
+
+    // Without a scheduler nobody takes it up.
+    let serving = world.listen("serve").await;
+    let api = &serving.api;
+    let token = json!({"credentials": {"refresh_token": server.consent(account)}});
+    for change in [token, json!({"status": "active"})] {
+        let answer = api.try_send("PATCH", &path, Some(change.clone())).await;
+        let (status, problem) = answer.unwrap();
+        let told = (status, &problem["code"]);
+        assert_eq!(told, (409, &json!("integration_ending")), "{change}");
+    }
+    let (status, problem) = connect_by_oauth(api, "gmail", &entity).await;
+    let told = (status, &problem["code"]);
+    assert_eq!(told, (409, &json!("integration_ending")), "{problem}");
+    let before = api.get(&path).await;
+    assert_eq!(before["status"], "inactive", "{before}");
+    assert_eq!(world.live_versions().await.len(), 1);
+
+    // Whoever ends the access then, ends it as the removal had it.
+    let command = ["revoke", "--all", "--service", "gmail", "--yes"];
+    world.run(&command).await.ok();
+    assert_eq!(api.try_send("GET", &path, None).await.unwrap().0, 404);
+    assert_eq!(server.ended()[0], Some(Ended::Revoked));
+    let finished = "SELECT count(*) FROM disconnections
+                    WHERE records = 'delete' AND outcome = 'revoked' AND finished_at IS NOT NULL";
+    assert_eq!(number(&world, finished).await, 1);
+    let (status, again) = connect_by_oauth(api, "gmail", &entity).await;
+    assert_eq!(status, 201, "{again}");
+    serving.stop().await;
+}
+
 /// How one service is asked to revoke a grant: the call, whether the client says who it is, and whether
 /// the grant ends.
 async fn assert_revoked(service: &str, path: Option<&str>, by_client: bool) {
