@@ -25,15 +25,12 @@ impl ClientAddress {
 }
 
 /// What the outermost trusted proxy has noted; nothing where it did not, or what it notes is no address.
+/// What stands to the left of that is not looked at, so that no client can have it ignored.
 fn noted(headers: &HeaderMap, trusted_proxies: usize) -> Option<IpAddr> {
     let index = trusted_proxies.checked_sub(1)?;
-    let lines: Vec<&str> = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .map(|line| line.to_str().ok())
-        .collect::<Option<_>>()?;
-    let addresses = lines.iter().flat_map(|line| line.split(','));
-    let address = addresses.rev().nth(index)?.trim();
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let address = str::from_utf8(entries.nth(index)?).ok()?.trim();
     // Some write a port, and IPv6 in brackets.
     let with_port = || address.parse::<SocketAddr>().ok().map(|found| found.ip());
     address.parse().ok().or_else(with_port)
@@ -41,12 +38,19 @@ fn noted(headers: &HeaderMap, trusted_proxies: usize) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn noted_in(lines: &[&str], trusted_proxies: usize) -> Option<String> {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        noted_in_bytes(&lines, trusted_proxies)
+    }
+
+    fn noted_in_bytes(lines: &[&[u8]], trusted_proxies: usize) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(X_FORWARDED_FOR, line.parse().unwrap());
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(line).unwrap());
         }
         noted(&headers, trusted_proxies).map(|address| address.to_string())
     }
@@ -63,6 +67,24 @@ mod tests {
             Some("192.0.2.1")
         );
         assert_eq!(noted_in(&[], 1), None);
+    }
+
+    #[test]
+    fn what_a_client_writes_to_the_left_does_not_matter() {
+        for left in [
+            &b"\xff\xfe"[..],
+            b"\xc3\xa4",
+            b",,,",
+            b"\"a",
+            b"192.0.2.9\t",
+        ] {
+            let one_line = [left, b", 192.0.2.1"].concat();
+            for lines in [&[&one_line[..]][..], &[left, b"192.0.2.1"]] {
+                let noted = noted_in_bytes(lines, 1);
+                assert_eq!(noted.as_deref(), Some("192.0.2.1"), "{lines:?}");
+            }
+        }
+        assert_eq!(noted_in_bytes(&[b"192.0.2.1, \xff"], 1), None);
     }
 
     #[test]
