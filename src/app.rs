@@ -54,8 +54,6 @@ const MAX_HOLD: Duration = Duration::from_secs(600);
 const BODIES_KIB: usize = 64 * 1024;
 /// A key's use is noted once in this time.
 const NOTE_USE_AFTER: TimeDelta = TimeDelta::minutes(1);
-/// Streams that are open at the same time: each looks at its run twice a second.
-const MAX_STREAMS: usize = 100;
 /// In the data folder: held by the one `up` there may be.
 const LOCK_FILE: &str = "nucleus.lock";
 /// [`is_data_dir_locked`] has the lock for less than this.
@@ -89,8 +87,6 @@ pub struct App {
     key_uses: Mutex<BTreeMap<ApiKeyId, DateTime<Utc>>>,
     /// Room for the bodies that are being read, in KiB.
     pub bodies: Arc<Semaphore>,
-    /// Room for the streams that are open.
-    pub streams: Arc<Semaphore>,
     /// Runs that one worker carries out at the same time.
     pub max_concurrent_runs: usize,
     /// How long events are kept.
@@ -226,7 +222,6 @@ impl App {
             bodies: Arc::new(Semaphore::new(
                 BODIES_KIB.max(config.http.body_limit_bytes / 1024),
             )),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             max_concurrent_runs: config.sync.max_concurrent_runs,
             retention_days: config.events.retention_days,
             queue,

@@ -1,8 +1,9 @@
 //! Whether a request is let in: asks once who sends it, and counts it against their limit.
 //!
-//! A valid key is never refused for what others at its address do, because behind a proxy that is not
-//! configured everybody has one address. So requests with a key are counted by key, and those without
-//! one, or with a wrong one, by address.
+//! Behind a proxy that is not configured everybody has one address. So requests with a key are counted by
+//! key, and those without one, or with a wrong one, by address; a key that was valid within the hour is
+//! never refused for what others at its address do. Where an address has tried too many wrong keys, no
+//! other is looked up for it: a guess costs no look-up, and a right one does not show.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,7 +16,7 @@ use axum::{
 };
 
 use super::{
-    caller::Identity,
+    caller::{Identity, Presented},
     client_address::ClientAddress,
     edge::RequestId,
     error::ApiError,
@@ -29,7 +30,8 @@ use crate::{
     },
 };
 
-/// Routes that are asked by whoever runs the process, at any rate and by no key.
+/// Routes that are asked by whoever runs the process, at any rate and by no key. They ask the database once a
+/// second at most.
 pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
 /// How much there is, and in which time.
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -48,15 +50,30 @@ pub(super) async fn admit(
     if route.is_some_and(|route| PROBES.contains(&route.as_str())) {
         return next.run(request).await;
     }
-    let identity = Identity::of(request.headers(), &app).await;
-    let standing = match &identity {
-        Identity::Nobody => limits.without_key(address),
-        Identity::Impostor => limits.with_wrong_key(address),
-        Identity::Known(caller) => match (caller.scope, caller.key) {
-            (Scope::Entity(_), Some(key)) => limits.with_key(key),
-            _ => None,
+    let (identity, standing) = match Presented::in_headers(request.headers(), &app) {
+        Presented::Identity(identity) => {
+            let standing = count(&limits, &identity, address);
+            (identity, standing)
+        }
+        Presented::Key(hash) => match limits.guessed_too_often(&hash, address) {
+            Some(standing) => (Identity::Impostor, Some(standing)),
+            None => {
+                let identity = Identity::of(&hash, &app).await;
+                let standing = match &identity {
+                    // Nobody knows whether it is a guess, but that the database was asked.
+                    Identity::Unknown(_) if !limits.is_known_valid(&hash) => {
+                        limits.with_wrong_key(address)
+                    }
+                    identity => count(&limits, identity, address),
+                };
+                match identity {
+                    Identity::Known(_) => limits.note_valid(hash),
+                    Identity::Impostor => limits.forget(&hash),
+                    Identity::Nobody | Identity::Unknown(_) => {}
+                }
+                (identity, standing)
+            }
         },
-        Identity::Unknown(_) => None,
     };
     let mut response = match standing.and_then(|standing| standing.retry_after) {
         Some(seconds) => ApiError::RateLimited(seconds).into_response(),
@@ -70,6 +87,19 @@ pub(super) async fn admit(
         tell(&mut response, &standing);
     }
     response
+}
+
+/// Counts a request against the limit of who sends it.
+fn count(limits: &RateLimits, identity: &Identity, address: Option<IpAddr>) -> Option<Standing> {
+    match identity {
+        Identity::Nobody => limits.without_key(address),
+        Identity::Impostor => limits.with_wrong_key(address),
+        Identity::Known(caller) => match (caller.scope, caller.key) {
+            (Scope::Entity(_), Some(key)) => limits.with_key(key),
+            _ => None,
+        },
+        Identity::Unknown(_) => None,
+    }
 }
 
 /// At whose word the request is carried out.

@@ -55,6 +55,38 @@ impl Caller {
     }
 }
 
+/// What the headers of a request say of who sends it.
+pub(super) enum Presented {
+    /// Everything.
+    Identity(Identity),
+    /// The hash of what may be a key.
+    Key(String),
+}
+
+impl Presented {
+    /// What these headers bring; no database is asked.
+    pub(super) fn in_headers(headers: &HeaderMap, app: &App) -> Self {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Self::Identity(Identity::Nobody);
+        }
+        let Some(token) = bearer_token(headers) else {
+            return Self::Identity(Identity::Impostor);
+        };
+        if is_operator_key(token, app) {
+            return Self::Identity(Identity::Known(Caller {
+                scope: Scope::Operator,
+                name: "operator".to_owned(),
+                key: None,
+                may: KeyScope::Write,
+            }));
+        }
+        if !keys::is_well_formed(token) {
+            return Self::Identity(Identity::Impostor);
+        }
+        Self::Key(keys::hash(token))
+    }
+}
+
 /// What was found out about who sends a request. The layer that lets requests in leaves it with them.
 #[derive(Debug, Clone)]
 pub(super) enum Identity {
@@ -69,26 +101,9 @@ pub(super) enum Identity {
 }
 
 impl Identity {
-    /// Whose key these headers bring.
-    pub(super) async fn of(headers: &HeaderMap, app: &App) -> Self {
-        if !headers.contains_key(header::AUTHORIZATION) {
-            return Self::Nobody;
-        }
-        let Some(token) = bearer_token(headers) else {
-            return Self::Impostor;
-        };
-        if is_operator_key(token, app) {
-            return Self::Known(Caller {
-                scope: Scope::Operator,
-                name: "operator".to_owned(),
-                key: None,
-                may: KeyScope::Write,
-            });
-        }
-        if !keys::is_well_formed(token) {
-            return Self::Impostor;
-        }
-        match api_key::find(&app.engine.db, &keys::hash(token)).await {
+    /// Whose key has this hash.
+    pub(super) async fn of(hash: &str, app: &App) -> Self {
+        match api_key::find(&app.engine.db, hash).await {
             Ok(Some(key)) => match caller(&key) {
                 Ok(caller) => {
                     app.note_key_use(&key);

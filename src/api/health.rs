@@ -2,16 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::error::ApiError;
 use crate::{
     app::App,
-    db::{DbError, overview, schema},
-    domain::{errors, event::SYNC_REQUESTS},
+    db::{Db, DbError, overview, schema},
+    domain::{clock::Stopwatch, errors, event::SYNC_REQUESTS},
 };
+
+/// The database is asked whether it is ready once in so many seconds at most.
+const ASKED_EVERY: f64 = 1.0;
 
 /// How a part of the program stands.
 #[derive(Serialize, ToSchema)]
@@ -72,14 +76,34 @@ pub(super) async fn livez() -> Json<Well> {
 /// in `/health` alone: taking this process out of service would not mend it.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "Health", security(()),
     responses((status = 200, description = "The process can serve.", body = Well)))]
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Well>, ApiError> {
+pub(super) async fn readyz(
+    State(app): State<Arc<App>>,
+    Extension(readiness): Extension<Arc<Readiness>>,
+) -> Result<Json<Well>, ApiError> {
     app.loops.check().map_err(ApiError::Unavailable)?;
-    let checked = schema::status(&app.engine.db)
-        .await
-        .and_then(|status| status.check());
-    match checked {
+    match readiness.of(&app.engine.db).await {
         Ok(()) => Ok(Well::ANSWER),
-        Err(error) => Err(ApiError::Unavailable(errors::chain(&error))),
+        Err(cause) => Err(ApiError::Unavailable(cause)),
+    }
+}
+
+/// What the database was found like, and when. Whoever asks meanwhile is told the same, so that nobody,
+/// with no key and at any rate, has the database asked more often.
+#[derive(Default)]
+pub(super) struct Readiness(Mutex<Option<(Stopwatch, Result<(), String>)>>);
+
+impl Readiness {
+    async fn of(&self, db: &Db) -> Result<(), String> {
+        let mut found = self.0.lock().await;
+        if let Some((since, standing)) = &*found
+            && since.seconds() < ASKED_EVERY
+        {
+            return standing.clone();
+        }
+        let checked = schema::status(db).await.and_then(|status| status.check());
+        let standing = checked.map_err(|error| errors::chain(&error));
+        *found = Some((Stopwatch::start(), standing.clone()));
+        standing
     }
 }
 

@@ -104,6 +104,8 @@ pub fn router(app: Arc<App>, public_url: &str) -> Router {
             admission::admit,
         ))
         .layer(Extension(Arc::new(RateLimits::new(&app))))
+        .layer(Extension(stream::Places::default()))
+        .layer(Extension(Arc::new(health::Readiness::default())))
         .layer(middleware::from_fn(edge::within_deadline))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal("a handler panicked".to_owned()).into_response()

@@ -5,10 +5,15 @@
 //! as much.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, Hash, RandomState},
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use governor::{
@@ -27,6 +32,11 @@ const SLOTS: u64 = 1 << 18;
 const FORGET_EVERY: u32 = 4096;
 /// Seconds in which what was spent comes back.
 const WINDOW_SECONDS: u64 = 60;
+/// A key that was valid is believed to be none that somebody guesses, for so long.
+const BELIEVED: Duration = Duration::from_secs(3600);
+/// Keys of which that is remembered; and addresses that have nothing left, before those that have some again
+/// are forgotten.
+const MOST_REMEMBERED: usize = 10_000;
 
 type Counters =
     RateLimiter<u64, HashMapStateStore<u64>, MonotonicClock, StateInformationMiddleware>;
@@ -68,14 +78,19 @@ impl Limit {
         }
     }
 
+    /// What `who` is told apart by.
+    fn slot(&self, who: impl Hash) -> u64 {
+        self.hasher.hash_one(who) % SLOTS
+    }
+
     /// Counts a request of `who`.
-    pub(super) fn count(&self, who: impl Hash) -> Standing {
+    fn count(&self, who: impl Hash) -> Standing {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed);
         if requests.is_multiple_of(FORGET_EVERY) {
             self.counters.retain_recent();
             self.counters.shrink_to_fit();
         }
-        let slot = self.hasher.hash_one(who) % SLOTS;
+        let slot = self.slot(who);
         let (remaining, retry_after) = match self.counters.check_key(&slot) {
             Ok(snapshot) => (snapshot.remaining_burst_capacity(), None),
             Err(refused) => {
@@ -110,11 +125,87 @@ impl Standing {
     }
 }
 
+/// Wrong keys from each address, and keys that are known to be none.
+struct Failures {
+    limit: Limit,
+    /// Addresses that have nothing left, and when they have some again.
+    spent: Mutex<HashMap<u64, Instant>>,
+    /// Hashes of keys that were valid, and until when that is believed.
+    valid: Mutex<HashMap<String, Instant>>,
+}
+
+impl Failures {
+    fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            spent: Mutex::default(),
+            valid: Mutex::default(),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.limit.clock.now()
+    }
+
+    /// Counts a wrong key from an address.
+    fn count(&self, who: Option<IpAddr>) -> Standing {
+        let standing = self.limit.count(who);
+        if standing.remaining == 0 {
+            let one = WINDOW_SECONDS.div_ceil(u64::from(standing.quota));
+            let wait = Duration::from_secs(standing.retry_after.unwrap_or(one));
+            let now = self.now();
+            let mut spent = lock(&self.spent);
+            if spent.len() >= MOST_REMEMBERED {
+                spent.retain(|_, back| *back > now);
+            }
+            spent.insert(self.limit.slot(who), now + wait);
+        }
+        standing
+    }
+
+    /// How an address stands that has nothing left.
+    fn spent(&self, who: Option<IpAddr>) -> Option<Standing> {
+        let slot = self.limit.slot(who);
+        let back = *lock(&self.spent).get(&slot)?;
+        let wait = back.saturating_duration_since(self.now());
+        if wait.is_zero() {
+            return None;
+        }
+        Some(Standing {
+            policy: self.limit.policy,
+            quota: self.limit.per_minute.get(),
+            remaining: 0,
+            retry_after: Some(wait.as_secs() + 1),
+        })
+    }
+
+    fn is_valid(&self, hash: &str) -> bool {
+        let until = lock(&self.valid).get(hash).copied();
+        until.is_some_and(|until| until > self.now())
+    }
+
+    fn note_valid(&self, hash: String) {
+        let now = self.now();
+        let mut valid = lock(&self.valid);
+        if valid.len() >= MOST_REMEMBERED && !valid.contains_key(&hash) {
+            valid.retain(|_, until| *until > now);
+            if valid.len() >= MOST_REMEMBERED {
+                return;
+            }
+        }
+        valid.insert(hash, now + BELIEVED);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// All limits of the API; absent ones are switched off.
 pub(super) struct RateLimits {
     per_key: Option<Limit>,
     per_address: Option<Limit>,
-    failures: Option<Limit>,
+    failures: Option<Failures>,
 }
 
 impl RateLimits {
@@ -127,7 +218,7 @@ impl RateLimits {
         Self {
             per_key: limit("key", limits.per_key),
             per_address: limit("address", limits.per_address),
-            failures: limit("failures", limits.failures_per_address),
+            failures: limit("failures", limits.failures_per_address).map(Failures::new),
         }
     }
 
@@ -144,8 +235,40 @@ impl RateLimits {
 
     /// Counts a request with a wrong key.
     pub(super) fn with_wrong_key(&self, address: Option<IpAddr>) -> Option<Standing> {
-        let limit = self.failures.as_ref();
-        limit.map(|limit| limit.count(address.map(client)))
+        let failures = self.failures.as_ref();
+        failures.map(|failures| failures.count(address.map(client)))
+    }
+
+    /// How an address stands that has tried so many wrong keys that this one is not even looked up for
+    /// it; nothing where it is.
+    pub(super) fn guessed_too_often(
+        &self,
+        hash: &str,
+        address: Option<IpAddr>,
+    ) -> Option<Standing> {
+        let failures = self.failures.as_ref()?;
+        let standing = failures.spent(address.map(client))?;
+        (!failures.is_valid(hash)).then_some(standing)
+    }
+
+    /// Whether a key was valid within the hour.
+    pub(super) fn is_known_valid(&self, hash: &str) -> bool {
+        let failures = self.failures.as_ref();
+        failures.is_some_and(|failures| failures.is_valid(hash))
+    }
+
+    /// Notes that a key is valid.
+    pub(super) fn note_valid(&self, hash: String) {
+        if let Some(failures) = &self.failures {
+            failures.note_valid(hash);
+        }
+    }
+
+    /// Notes that a key is valid no more.
+    pub(super) fn forget(&self, hash: &str) {
+        if let Some(failures) = &self.failures {
+            lock(&failures.valid).remove(hash);
+        }
     }
 }
 
@@ -193,11 +316,43 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_however_many_come() {
-        let limit = limit(60);
+        let counted = limit(60);
         for who in 0..2 * SLOTS {
-            limit.count(who);
+            counted.count(who);
         }
-        assert!(limit.counters.len() as u64 <= SLOTS);
+        assert!(counted.counters.len() as u64 <= SLOTS);
+        let failures = Failures::new(limit(60));
+        for key in 0..2 * MOST_REMEMBERED {
+            failures.note_valid(key.to_string());
+        }
+        assert_eq!(lock(&failures.valid).len(), MOST_REMEMBERED);
+    }
+
+    #[test]
+    fn who_has_guessed_too_often_is_told_so_before_a_key_is_looked_up() {
+        let failures = Failures::new(limit(2));
+        let (guesser, other) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+        assert_eq!(failures.spent(guesser), None);
+        failures.count(guesser);
+        assert_eq!(failures.spent(guesser), None);
+        failures.count(guesser);
+        let standing = failures.spent(guesser).unwrap();
+        assert_eq!(standing.limit(), "\"key\";r=0;t=60");
+        let wait = standing.retry_after.unwrap();
+        assert!((1..=31).contains(&wait), "{wait}");
+        assert_eq!(failures.spent(other), None);
+        // What it has spent is back.
+        for back in lock(&failures.spent).values_mut() {
+            *back = failures.now();
+        }
+        assert_eq!(failures.spent(guesser), None);
+
+        failures.note_valid("a".to_owned());
+        assert!(failures.is_valid("a") && !failures.is_valid("b"));
+        for until in lock(&failures.valid).values_mut() {
+            *until = failures.now();
+        }
+        assert!(!failures.is_valid("a"));
     }
 
     #[test]

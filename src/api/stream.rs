@@ -7,7 +7,11 @@
 //!
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -20,7 +24,6 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -40,6 +43,55 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Looks in a row that the database may fail to answer.
 const MAX_FAILED_LOOKS: u32 = 20;
 
+/// Streams that are open at the same time: each looks at its run twice a second.
+const MAX_STREAMS: usize = 100;
+/// Those of one entity, so that no one takes them all.
+const MAX_STREAMS_OF_AN_ENTITY: usize = 10;
+
+/// Room for the streams that are open: how many whoever has.
+#[derive(Clone, Default)]
+pub(super) struct Places(Arc<Mutex<Vec<Scope>>>);
+
+/// Room for one stream, given back when it is dropped.
+struct Place {
+    places: Places,
+    scope: Scope,
+}
+
+impl Places {
+    fn taken(&self) -> MutexGuard<'_, Vec<Scope>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for a stream of whoever sees `scope`, if there is some.
+    fn take(&self, scope: Scope) -> Option<Place> {
+        let mut taken = self.taken();
+        let own = taken.iter().filter(|other| **other == scope).count();
+        let is_full = match scope {
+            Scope::Entity(_) => own >= MAX_STREAMS_OF_AN_ENTITY,
+            Scope::Operator => false,
+        };
+        if is_full || taken.len() >= MAX_STREAMS {
+            return None;
+        }
+        taken.push(scope);
+        Some(Place {
+            places: self.clone(),
+            scope,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        let own = taken.iter().position(|scope| *scope == self.scope);
+        if let Some(index) = own {
+            taken.swap_remove(index);
+        }
+    }
+}
+
 /// Ends every stream when the server ends.
 #[derive(Clone)]
 pub(super) struct Leaving(pub(super) CancellationToken);
@@ -50,7 +102,7 @@ struct Watch {
     scope: Scope,
     id: RunId,
     leaving: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     /// The run as it was told last.
     told: Option<String>,
     /// What was found when the stream was asked for.
@@ -87,7 +139,7 @@ enum RunEventKind {
 /// Server-sent events. `progress` tells of the run as it is now and whenever it has changed, `done`
 /// of its end, and the stream ends; the data of both is the run. `gone` says that the run was removed
 /// with its integration. A comment comes each 15 seconds. A stream that ends without `done` or `gone`
-/// was interrupted, and may be asked for again.
+/// was interrupted, and may be asked for again. An entity may follow ten runs at a time.
 #[utoipa::path(get, path = "/runs/{id}/stream", operation_id = "stream_run", tag = "Runs",
     params(("id" = RunId, Path, description = "The run's id.")),
     responses(
@@ -99,12 +151,13 @@ pub(super) async fn stream(
     caller: Caller,
     PathId(id): PathId<kind::Run>,
     Extension(Leaving(leaving)): Extension<Leaving>,
+    Extension(places): Extension<Places>,
     Extension(deadlines): Extension<Deadlines>,
 ) -> Result<Response, ApiError> {
     let run = sync_run::find(&app.engine.db, caller.scope, id).await?;
-    let place = Arc::clone(&app.streams)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::TooMany("streams"))?;
+    let place = places
+        .take(caller.scope)
+        .ok_or(ApiError::TooMany("streams"))?;
     let watch = Watch {
         app,
         scope: caller.scope,

@@ -124,7 +124,7 @@ struct Contract {
 impl Contract {
     fn check(&self, method: &str, target: &str, got: Got<'_>) -> Result<(), String> {
         let Some(path) = self.path(target) else {
-            return self.check_problem("not_found", 404, got);
+            return self.check_nowhere("not_found", 404, got);
         };
         // A HEAD is answered like a GET, without the body, or refused where a GET uses something up.
         let is_head = method == "HEAD";
@@ -134,7 +134,7 @@ impl Contract {
             method.to_lowercase()
         };
         let Some(operation) = self.document["paths"][path].get(&name) else {
-            return self.check_problem("method_not_allowed", 405, got);
+            return self.check_nowhere("method_not_allowed", 405, got);
         };
         let responses = operation["responses"].as_object().unwrap();
         if is_head && got.status == 405 {
@@ -148,6 +148,14 @@ impl Contract {
             return Ok(());
         }
         self.check_response(response, got)
+    }
+
+    /// Of a request that no route takes: who asks too much is refused before it is seen where to.
+    fn check_nowhere(&self, code: &str, status: u16, got: Got<'_>) -> Result<(), String> {
+        match got.status {
+            429 => self.check_problem("rate_limited", 429, got),
+            _ => self.check_problem(code, status, got),
+        }
     }
 
     fn check_problem(&self, code: &str, status: u16, got: Got<'_>) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! `/livez`, `/readyz` and `/health`, when all is well and when it is not.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use nucleus::{
     db::schema,
@@ -8,7 +10,10 @@ use nucleus::{
 use serde_json::{Value, json};
 
 use super::{ask, assert_gives_nothing_away, assert_keys, start, start_embedded};
-use crate::harness::TestApp;
+use crate::{
+    harness::TestApp,
+    waiting::{PATIENCE, happens},
+};
 
 async fn look(app: &TestApp, path: &str) -> (u16, Value) {
     let answer = ask(app, "GET", path, &[], b"").await;
@@ -60,6 +65,19 @@ async fn a_program_whose_database_is_gone_lives_and_is_not_ready() {
         assert_eq!(status, 503, "{method} {path}: {body}");
         super::assert_is_problem(&body, 503, "unavailable");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_readiness_that_was_found_is_told_for_a_second() {
+    let app = start().await;
+    let asked = app.real_time();
+    assert_eq!(look(&app, "/readyz").await.0, 200);
+    app.app.engine.db.clone().close().await.unwrap();
+    let status = look(&app, "/readyz").await.0;
+    let is_kept = app.real_time() - asked < Duration::from_secs(1);
+    assert!(status == 200 || !is_kept, "the database was asked again");
+    let is_found = happens(PATIENCE, async || look(&app, "/readyz").await.0 == 503);
+    assert!(is_found.await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,17 @@
 //! How many requests who may send, and what the rest is told.
 
+use std::time::Duration;
+
 use nucleus::db::api_key::KeyScope;
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 
 use super::{Answer, OWNER, ask, bearer, key_of, key_that_may};
 use crate::{
     contract::operations,
+    db::PostgresDatabase,
     harness::{OPERATOR_KEY, Setting, TestApp},
+    waiting::in_time,
 };
 use nucleus::demo::Mailbox;
 
@@ -107,15 +112,19 @@ async fn without_a_key_an_address_is_limited_and_with_a_wrong_one_too() {
     let app = start("0", "2", "3").await;
     let entity = app.entity().await;
     let key = bearer(&key_of(&app, &entity).await);
+    let unused = bearer(&key_of(&app, &entity).await);
+    let known = get(&app, "/integrations", &[("authorization", &key)]).await;
+    assert_eq!(known.status, 200);
     for path in ["/docs", "/integrations"] {
         let answer = get(&app, path, &[]).await;
         assert_ne!(answer.status, 429, "{path}");
     }
-    for path in ["/docs", "/integrations", "/no/such/path", "/health"] {
-        if path != "/no/such/path" {
-            assert_limited(&get(&app, path, &[]).await, "\"address\";q=2;w=60");
-        }
+    for path in ["/docs", "/integrations", "/health"] {
+        assert_limited(&get(&app, path, &[]).await, "\"address\";q=2;w=60");
     }
+    // Where there is nothing there is no room for an answer either.
+    let nowhere = get(&app, "/no/such/path", &[]).await;
+    assert_limited(&nowhere, "\"address\";q=2;w=60");
     // A made-up key brings nobody past it, and guessing has an end.
     for _ in 0..3 {
         let answer = get(&app, "/integrations", &[("authorization", "Bearer x")]).await;
@@ -127,7 +136,10 @@ async fn without_a_key_an_address_is_limited_and_with_a_wrong_one_too() {
             assert_limited(&answer, "\"failures\";q=3;w=60");
         }
     }
-    // Who has a key is not refused for it, and whoever runs the process is always answered.
+    // A guess that is right does not show: whose key was not seen before waits as guessers do.
+    let guessed = get(&app, "/integrations", &[("authorization", &unused)]).await;
+    assert_limited(&guessed, "\"failures\";q=3;w=60");
+    // Who had a key before is not refused for it, and whoever runs the process is always answered.
     for _ in 0..5 {
         assert_eq!(
             get(&app, "/integrations", &[("authorization", &key)])
@@ -138,6 +150,53 @@ async fn without_a_key_an_address_is_limited_and_with_a_wrong_one_too() {
         assert_eq!(get(&app, "/livez", &[]).await.status, 200);
         assert_eq!(get(&app, "/readyz", &[]).await.status, 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guess_past_the_limit_costs_no_look_up() {
+    let database = PostgresDatabase::create().await;
+    let setting = setting("0", "0", "3").variable("NUCLEUS_DATABASE__URL", &database.url);
+    let app = setting.start().await;
+    let entity = app.entity().await;
+    let (used, revoked) = (key_of(&app, &entity).await, key_of(&app, &entity).await);
+    for key in [&used, &revoked] {
+        let found = get(&app, "/integrations", &[("authorization", &bearer(key))]).await;
+        assert_eq!(found.status, 200);
+    }
+    let mut direct = PgConnection::connect(&database.url).await.unwrap();
+    let revoke = "UPDATE dna.api_keys SET revoked_at = now() WHERE hash = $1";
+    let hash = nucleus::keys::hash(&revoked);
+    let done = sqlx::query(revoke).bind(hash).execute(&mut direct).await;
+    assert_eq!(done.unwrap().rows_affected(), 1);
+    // One that is revoked is looked up once more, and is no better than any other from then on.
+    let revoked = bearer(&revoked);
+    let guess = async || get(&app, "/integrations", &[("authorization", &revoked)]).await;
+    guess().await.assert_problem(401, "unauthorized");
+    for _ in 0..2 {
+        let wrong = get(&app, "/integrations", &[("authorization", "Bearer x")]).await;
+        wrong.assert_problem(401, "unauthorized");
+    }
+    // Whoever looks a key up from here on waits for the lock.
+    let mut lock = direct.begin().await.unwrap();
+    let locked = "LOCK TABLE dna.api_keys IN ACCESS EXCLUSIVE MODE";
+    sqlx::query(locked).execute(&mut *lock).await.unwrap();
+    let second = Duration::from_secs(1);
+    for _ in 0..10 {
+        let guessed = in_time(2 * second, guess()).await;
+        assert_limited(&guessed, "\"failures\";q=3;w=60");
+    }
+    let used = bearer(&used);
+    let header = [("authorization", used.as_str())];
+    let looked_up = get(&app, "/integrations", &header);
+    let waits = tokio::time::timeout(second, looked_up).await;
+    assert!(waits.is_err(), "{waits:?}");
+    lock.rollback().await.unwrap();
+    assert_eq!(
+        get(&app, "/integrations", &[("authorization", &used)])
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,12 +215,21 @@ async fn the_address_is_the_connections_unless_a_proxy_is_trusted() {
         // What the client itself has written before the proxy's word.
         ("192.0.2.3, 192.0.2.2", 429),
         ("192.0.2.2, 192.0.2.3", 200),
+        ("\u{e4}\u{ff}, 192.0.2.3", 429),
     ] {
         assert_eq!(
             get(&app, "/docs", &forged(chain)).await.status,
             status,
             "{chain}"
         );
+    }
+    // A line of a client's own that is no text does not have the proxy's ignored.
+    let lines = [
+        ("x-forwarded-for", "\u{e4}"),
+        ("x-forwarded-for", "192.0.2.4"),
+    ];
+    for status in [200, 429] {
+        assert_eq!(get(&app, "/docs", &lines).await.status, status);
     }
 }
 

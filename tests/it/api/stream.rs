@@ -25,11 +25,13 @@ struct Stream {
 
 impl Stream {
     async fn open(app: &TestApp, run: &str) -> Result<Self, (u16, Value)> {
+        Self::open_by(app, run, OPERATOR_KEY).await
+    }
+
+    async fn open_by(app: &TestApp, run: &str, key: &str) -> Result<Self, (u16, Value)> {
         let url = format!("{}/runs/{run}/stream", app.url);
         let client = reqwest::Client::new();
-        let request = client
-            .get(url)
-            .header("authorization", bearer(OPERATOR_KEY));
+        let request = client.get(url).header("authorization", bearer(key));
         let response = request.send().await.unwrap();
         if response.status() != 200 {
             let path = format!("/runs/{run}/stream");
@@ -214,6 +216,38 @@ async fn so_many_streams_are_open_and_no_more() {
     for stream in &mut streams {
         assert_eq!(stream.last().await, "done");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_entity_takes_the_streams_of_all() {
+    let app = Setting::new(generate::mailbox(8, 1)).start().await;
+    let (noisy, quiet) = (app.entity().await, app.entity().await);
+    let mut opened = Vec::new();
+    let mut runs = Vec::new();
+    for entity in [&noisy, &quiet] {
+        let id = app.connect_for(entity, json!({})).await;
+        runs.push(app.request_sync(&id).await);
+    }
+    // Keys of the same entity share its room.
+    let keys = [key_of(&app, &noisy).await, key_of(&app, &noisy).await];
+    let refused = loop {
+        let key = &keys[opened.len() % 2];
+        match Stream::open_by(&app, &runs[0], key).await {
+            Ok(stream) => opened.push(stream),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused.0, opened.len()), (429, 10));
+    assert_is_problem(&refused.1, 429, "too_many");
+    let key = key_of(&app, &quiet).await;
+    let mut other = Stream::open_by(&app, &runs[1], &key).await.unwrap();
+    assert_eq!(other.event().await.unwrap().0, "progress");
+    // One that ends makes room for its own entity.
+    opened.pop();
+    let again = async || Stream::open_by(&app, &runs[0], &keys[0]).await.is_ok();
+    assert!(happens(PATIENCE, again).await);
+    app.drain().await;
+    assert_eq!(other.last().await, "done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
