@@ -169,14 +169,14 @@ impl App {
             Queue::Broker(_) => db.relayed(),
         };
         let store = open_secrets(config, setup).await?;
-        let audited = AuditedStore::new(store, db.clone(), Arc::clone(&clock));
+        let tasks = TaskTracker::new();
+        let audited = AuditedStore::new(store, db.clone(), Arc::clone(&clock), tasks.clone());
         let secrets: Arc<dyn SecretStore> = Arc::new(audited);
         let clients: BTreeMap<ServiceName, OAuthConfig> = config
             .services
             .iter()
             .map(|(&name, service)| (name, oauth_client(name, service)))
             .collect();
-        let tasks = TaskTracker::new();
         let endpoint = TokenEndpoint::new().context("the HTTP client cannot be made")?;
         let services = services(config);
         let metrics = Arc::new(Metrics::new(clock.now(), services.keys().copied()));

@@ -132,7 +132,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             return Ok(());
         }
         Command::Doctor(args) => {
-            return cli::doctor::doctor(cli.config.as_deref(), cli.data_dir, args).await;
+            let look = cli::doctor::doctor(cli.config.as_deref(), cli.data_dir, args);
+            return by_operator(look).await;
         }
         _ => {}
     }
@@ -157,7 +158,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Vault(command) => by_operator(cli::vault::run(&config, command)).await,
         Command::Audit(command) => cli::audit::run(&config, command).await,
         Command::Events(command) => cli::events::run(&config, command).await,
-        Command::Import(command) => cli::import::run(&config, command).await,
+        Command::Import(command) => by_operator(cli::import::run(&config, command)).await,
         Command::DeadLetter(command) => by_operator(cli::dead_letter::run(&config, command)).await,
         Command::Revoke(args) => by_operator(cli::revoke::run(&config, args)).await,
         Command::Demo(_) | Command::Openapi | Command::Doctor(_) => Ok(()),

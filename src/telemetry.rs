@@ -2,7 +2,7 @@
 //! error, one line an event.
 //!
 //! Whatever stands in a message or a field, it cannot begin a second line or steer a terminal. This
-//! file must not decide what is logged, and knows no secret.
+//! file must not decide what is logged, but that the heads of the audit log are, and knows no secret.
 
 use std::{
     error::Error,
@@ -35,6 +35,9 @@ use crate::{
 /// What a span is called and is for elsewhere; no line of a log needs it.
 const FOR_TRACES: &str = "otel.";
 
+/// What is logged under this target is logged whatever the filter says: `audit verify` looks for it.
+pub const AUDIT_HEADS: &str = "nucleus::audit_heads";
+
 /// Longest text of one field, in bytes; Cloud Logging takes entries of 256 KB:
 /// <https://cloud.google.com/logging/quotas>
 const MAX_TEXT_BYTES: usize = 8 * 1024;
@@ -64,7 +67,7 @@ pub fn init(settings: &Telemetry, traces: Option<&Traces>) -> Result<(), Telemet
         // A log that cannot be written must not stop the work, and there is nowhere to say so.
         write: Box::new(|line| drop(io::stderr().lock().write_all(line.as_bytes()))),
     };
-    let filter = EnvFilter::builder().parse(&settings.filter)?;
+    let filter = filter(&settings.filter)?;
     match traces {
         None => {
             tracing::subscriber::set_global_default(Registry::default().with(filter).with(lines))?
@@ -85,6 +88,12 @@ pub fn init(settings: &Telemetry, traces: Option<&Traces>) -> Result<(), Telemet
         }));
     }
     Ok(())
+}
+
+/// What the text lets through, and the heads of the audit log.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    let filter = EnvFilter::builder().parse(text)?;
+    Ok(filter.add_directive(format!("{AUDIT_HEADS}=info").parse()?))
 }
 
 /// Writes each event, with the fields of the spans around it, as one line.
@@ -319,7 +328,7 @@ mod tests {
     }
 
     /// What `events` logs, all of it.
-    fn logged(is_json: bool, filter: &str, events: impl FnOnce()) -> String {
+    fn logged(is_json: bool, text: &str, events: impl FnOnce()) -> String {
         let output = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&output);
         let lines = Lines {
@@ -327,8 +336,7 @@ mod tests {
             clock: Arc::new(Fixed),
             write: Box::new(move |line| sink.lock().unwrap().push_str(line)),
         };
-        let filter = EnvFilter::builder().parse(filter).unwrap();
-        let subscriber = Registry::default().with(filter).with(lines);
+        let subscriber = Registry::default().with(filter(text).unwrap()).with(lines);
         tracing::subscriber::with_default(subscriber, events);
         output.lock().unwrap().clone()
     }
@@ -439,6 +447,21 @@ mod tests {
             tracing::info!("quiet")
         });
         assert_eq!(text, "");
+    }
+
+    #[test]
+    fn no_filter_leaves_out_the_heads_of_the_audit_log() {
+        for text in ["warn", "off", "nucleus=error", "nucleus::audit_heads=off"] {
+            let text = logged(true, text, || {
+                tracing::info!(target: AUDIT_HEADS, "a head");
+                tracing::info!("another");
+            });
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(
+                matches!(lines[..], [head] if head.contains("a head")),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// The operations that are written down, and as what. Beside these, whatever an operation does with
+/// The operations that are written down, and as what, if they do it. Beside these, whatever an operation does with
 /// credentials is written down where it is done.
 pub(super) const AUDITED: &[(&str, &[Action])] = &[
     ("create_entity", &[Action::EntityCreate]),
@@ -34,6 +34,7 @@ pub(super) const AUDITED: &[(&str, &[Action])] = &[
         &[
             Action::EntityRemovalBegin,
             Action::IntegrationDisconnect,
+            Action::GrantRevoke,
             Action::IntegrationRemove,
             Action::EntityRemove,
         ],
@@ -45,17 +46,24 @@ pub(super) const AUDITED: &[(&str, &[Action])] = &[
     ),
     (
         "delete_integration",
-        &[Action::IntegrationDisconnect, Action::IntegrationRemove],
+        &[
+            Action::IntegrationDisconnect,
+            Action::GrantRevoke,
+            Action::IntegrationRemove,
+        ],
     ),
+    ("test_integration", &[Action::IntegrationChange]),
+    ("sync_integration", &[Action::MassDeletionConfirm]),
+    ("cancel_run", &[Action::RunCancel]),
+    ("start_oauth", &[Action::OAuthStart]),
     ("finish_oauth", &[Action::IntegrationConnect]),
     ("oauth_callback", &[Action::IntegrationConnect]),
 ];
 
-/// The operations that are not: they only look, or ask for what is written down as a run.
+/// The operations that are not: they only look.
 #[cfg(test)]
 const NOT_AUDITED: &[&str] = &[
     "audit",
-    "cancel_run",
     "docs",
     "docs_file",
     "get_integration",
@@ -72,10 +80,7 @@ const NOT_AUDITED: &[&str] = &[
     "metrics",
     "openapi",
     "readyz",
-    "start_oauth",
     "stream_run",
-    "sync_integration",
-    "test_integration",
 ];
 
 /// An act, or an attempt at one.
@@ -99,8 +104,8 @@ pub(super) struct Shown {
     action: String,
     /// With what: an id, or where a secret lies. An entity is not told where.
     target: Option<String>,
-    /// `success` or `failure`; `attempt` for what another entry says the end of, and `unknown` where
-    /// none does.
+    /// `success` or `failure`; `attempt` for what is under way or another entry says the end of, and
+    /// `unknown` where none does after ten minutes.
     #[schema(value_type = OutcomeShown)]
     outcome: String,
     /// The entry of the attempt that ended so.
@@ -130,7 +135,7 @@ enum OutcomeShown {
     Success,
     /// It was not done.
     Failure,
-    /// It was about to be done.
+    /// It was about to be done: it is under way, or another entry says how it ended.
     Attempt,
     /// It was about to be done, and nobody knows whether it was.
     Unknown,
@@ -176,7 +181,7 @@ pub(super) async fn list(
     let entity = query.take("entity_id");
     let slicing = query.slicing()?;
     query.finish()?;
-    let slice = audit_log::list(&app.engine.db, caller.scope, entity, slicing).await?;
+    let slice = audit_log::list(&app.engine.db, caller.scope, entity, app.now(), slicing).await?;
     let scope = caller.scope;
     Ok(Json(
         List::of(slice, |row| encode_id(row.id.0)).map(|row| shown(row, scope)),

@@ -16,9 +16,13 @@ use super::{
 };
 use crate::{
     app::App,
-    db::{integration, sync_run},
+    db::{
+        audit_log::{self, Act},
+        integration, sync_run,
+    },
     domain::{
         IntegrationId, RunId, ServiceName,
+        audit::Action,
         ids::kind,
         sync::{Run, RunStatus, Trigger},
         time,
@@ -161,9 +165,15 @@ pub(super) async fn cancel(
 ) -> Result<(StatusCode, Json<Run>), ApiError> {
     let cancelling = Arc::clone(&app);
     let scope = caller.scope;
+    let run = sync_run::find(&app.engine.db, scope, id).await?;
     let before = to_the_end(&app, async move {
         let tx = cancelling.engine.db.begin().await?;
         let before = sync_run::cancel(&tx, scope, id, cancelling.now()).await?;
+        if !RunStatus::is_finished(&before) {
+            let target = id.to_string();
+            let act = Act::done(run.entity_id, Action::RunCancel, &target);
+            audit_log::append(&tx, &act, cancelling.now()).await?;
+        }
         tx.commit().await?;
         if before == RunStatus::Queued.as_str() {
             let run = sync_run::find(&cancelling.engine.db, scope, id).await?;

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-pub use store::AuditedStore;
-pub use verify::{Finding, Verified, verify};
+pub use store::{AuditedStore, is_not_written};
+pub use verify::{Finding, Logged, LoggedHead, Verified, verify};
 
 /// An act outside the database that is about to be done.
 pub struct Attempt<'a> {

@@ -2,19 +2,43 @@
 //! logged.
 //!
 //! Whoever can write to the database can make a whole chain anew, with its head. Only heads that were
-//! kept elsewhere, in the log, tell of that.
+//! kept elsewhere, in the log, tell of that; and where they are missing, that they were kept from it.
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::db::{
-    Db, DbError,
-    audit_log::{self, AuditRow, Head},
+use crate::{
+    db::{
+        Db, DbError,
+        audit_log::{self, AuditRow, Head},
+    },
+    domain::time,
 };
 
 /// Rows read at once, and chains.
 const PAGE: u64 = 1000;
+/// The head of each chain is logged each hour; what was not by this time is missing from the log.
+const LOGGED_WITHIN: TimeDelta = TimeDelta::minutes(90);
+
+/// A head from the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedHead {
+    /// What was logged.
+    pub head: Head,
+    /// When, where the line says so.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// What the log tells.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Its heads.
+    pub heads: Vec<LoggedHead>,
+    /// Until when it should tell of them.
+    pub until: DateTime<Utc>,
+}
 
 /// What is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,19 +60,26 @@ pub struct Verified {
     pub rows: u64,
     /// Logged heads that were compared.
     pub logged_heads: u64,
+    /// When the newest of them was logged.
+    #[serde(serialize_with = "time::serialize_option")]
+    pub newest_logged_head: Option<DateTime<Utc>>,
     /// What is not as it was written.
     pub findings: Vec<Finding>,
 }
 
-/// Reads every chain; `logged` are heads from the log.
-pub async fn verify(db: &Db, logged: Vec<Head>) -> Result<Verified, DbError> {
+/// Reads every chain, and compares it with what the log tells.
+pub async fn verify(db: &Db, logged: Option<Logged>) -> Result<Verified, DbError> {
+    let until = logged.as_ref().map(|logged| logged.until);
+    let heads = logged.map_or(Vec::new(), |logged| logged.heads);
     let mut verified = Verified {
-        logged_heads: logged.len() as u64,
+        logged_heads: heads.len() as u64,
+        newest_logged_head: heads.iter().filter_map(|logged| logged.at).max(),
         ..Verified::default()
     };
-    let mut by_chain: BTreeMap<String, Vec<Head>> = BTreeMap::new();
-    for head in logged {
-        by_chain.entry(head.chain.clone()).or_default().push(head);
+    let mut by_chain: BTreeMap<String, Vec<LoggedHead>> = BTreeMap::new();
+    for logged in heads {
+        let chain = logged.head.chain.clone();
+        by_chain.entry(chain).or_default().push(logged);
     }
     let mut last = String::new();
     loop {
@@ -59,11 +90,11 @@ pub async fn verify(db: &Db, logged: Vec<Head>) -> Result<Verified, DbError> {
         last = end.clone();
         for chain in chains {
             let logged = by_chain.remove(&chain).unwrap_or_default();
-            verified.chain(db, &chain, logged).await?;
+            verified.chain(db, &chain, logged, until).await?;
         }
     }
     // Nothing is left of these but what was logged.
-    for head in by_chain.into_values().flatten() {
+    for LoggedHead { head, .. } in by_chain.into_values().flatten() {
         verified.find(
             &head.chain,
             head.position,
@@ -82,10 +113,21 @@ impl Verified {
         });
     }
 
-    async fn chain(&mut self, db: &Db, chain: &str, logged: Vec<Head>) -> Result<(), DbError> {
+    /// Reads one chain; `until` is given where there is a log.
+    async fn chain(
+        &mut self,
+        db: &Db,
+        chain: &str,
+        logged: Vec<LoggedHead>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<(), DbError> {
         self.chains += 1;
+        let logged_to = logged.iter().map(|logged| logged.head.position).max();
+        let logged_at = logged.iter().filter_map(|logged| logged.at).max();
+        let mut first_row_at = None;
+        let mut first_uncovered = None;
         let mut kept: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-        for head in logged {
+        for LoggedHead { head, .. } in logged {
             kept.entry(head.position).or_default().push(head.hash);
         }
         // Read before the rows, so that rows that come meanwhile are behind it.
@@ -102,6 +144,12 @@ impl Verified {
             }
             for row in rows {
                 self.row(&row, &end);
+                first_row_at = first_row_at.or(Some(row.at));
+                if row.position > logged_to.unwrap_or_default()
+                    && until.is_some_and(|until| row.at < until - LOGGED_WITHIN)
+                {
+                    first_uncovered = first_uncovered.or(Some(row.position));
+                }
                 for hash in kept.remove(&row.position).unwrap_or_default() {
                     if hash != row.hash {
                         self.find(
@@ -122,6 +170,25 @@ impl Verified {
         }
         for (position, _) in kept {
             self.find(chain, position, "the row of a logged head is missing");
+        }
+        if let Some(position) = first_uncovered {
+            self.find(
+                chain,
+                position,
+                "no head was logged since it was written, though one is logged each hour",
+            );
+        }
+        // Rows that were made anew may have any time; the heads of other chains tell when theirs was due.
+        if let Some(newest) = self.newest_logged_head {
+            let due = newest - LOGGED_WITHIN;
+            let was_there = first_row_at.is_some_and(|at| at < due);
+            if was_there && logged_at.is_none_or(|at| at < due) {
+                self.find(
+                    chain,
+                    end.position,
+                    "its head was not logged when those of other chains were",
+                );
+            }
         }
         match head {
             None if audit_log::head(db, chain).await?.is_none() => {

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail};
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -11,14 +11,11 @@ use serde_json::Value;
 use super::say;
 use crate::{
     app,
-    audit::{self, Verified},
+    audit::{self, Logged, LoggedHead, Verified},
     config::Config,
     db::{Db, audit_log, audit_log::Head, schema},
-    domain::{Clock, SystemClock},
+    domain::{Clock, SystemClock, time},
 };
-
-/// An attempt whose end is not written down after this long has none.
-const ENDED_WITHIN: TimeDelta = TimeDelta::minutes(10);
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
@@ -30,7 +27,7 @@ pub enum AuditCommand {
 /// How.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Compare with the heads that were logged: a file of nucleus's log lines in JSON.
+    /// Compare with the heads that were logged each hour: a file of nucleus's log lines in JSON, up to now.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Print what was found as one object of JSON.
@@ -42,7 +39,7 @@ pub struct VerifyArgs {
 pub async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<()> {
     let AuditCommand::Verify(args) = command;
     let logged = match &args.log {
-        None => Vec::new(),
+        None => None,
         Some(file) => {
             let text = fs::read_to_string(file)
                 .with_context(|| format!("{} cannot be read", file.display()))?;
@@ -53,7 +50,8 @@ pub async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<()> {
                     file.display()
                 );
             }
-            heads
+            let until = SystemClock.now();
+            Some(Logged { heads, until })
         }
     };
     let url = config.database.url.expose_secret();
@@ -62,7 +60,7 @@ pub async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<()> {
         .context("the database cannot be opened")?;
     schema::status(&db).await?.check()?;
     let verified = audit::verify(&db, logged).await?;
-    let unknown = audit_log::unknown_attempts(&db, SystemClock.now() - ENDED_WITHIN).await?;
+    let unknown = audit_log::unknown_attempts(&db, SystemClock.now()).await?;
     db.close().await?;
     report(&verified, unknown, args.json)?;
     match verified.findings.len() {
@@ -84,8 +82,11 @@ fn report(verified: &Verified, unknown: i64, json: bool) -> anyhow::Result<()> {
             finding.chain, finding.position, finding.problem
         ));
     }
+    let newest = verified.newest_logged_head.map_or(String::new(), |at| {
+        format!(" (the newest of {})", time::rfc3339(at))
+    });
     say(&format!(
-        "{} chains, {} rows, {} logged heads, {} findings; of {unknown} attempts the end is unknown",
+        "{} chains, {} rows, {} logged heads{newest}, {} findings; of {unknown} attempts the end is unknown",
         verified.chains,
         verified.rows,
         verified.logged_heads,
@@ -95,21 +96,26 @@ fn report(verified: &Verified, unknown: i64, json: bool) -> anyhow::Result<()> {
 }
 
 /// The heads in lines of the log: objects with `audit.chain`, `audit.position` and `audit.hash`, at the
-/// top or in a member of their own.
-fn logged_heads(text: &str) -> Vec<Head> {
+/// top or in a member of their own, and the `timestamp` beside or above them.
+fn logged_heads(text: &str) -> Vec<LoggedHead> {
     let lines = text.lines();
     let values = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    values.filter_map(|value| head_of(&value)).collect()
+    values
+        .filter_map(|value| logged_head(&value, None))
+        .collect()
 }
 
-fn head_of(value: &Value) -> Option<Head> {
+fn logged_head(value: &Value, outer: Option<DateTime<Utc>>) -> Option<LoggedHead> {
     let members = value.as_object()?;
+    let timestamp = members.get("timestamp").and_then(Value::as_str);
+    let at = timestamp.and_then(|text| text.parse().ok()).or(outer);
     if let Some(chain) = members.get("audit.chain") {
-        return Some(Head {
+        let head = Head {
             chain: chain.as_str()?.to_owned(),
             position: members.get("audit.position")?.as_i64()?,
             hash: members.get("audit.hash")?.as_str()?.to_owned(),
-        });
+        };
+        return Some(LoggedHead { head, at });
     }
-    members.values().find_map(head_of)
+    members.values().find_map(|member| logged_head(member, at))
 }

@@ -119,6 +119,10 @@ pub async fn run(config: &Config, command: KeyCommand) -> anyhow::Result<()> {
             let revoked = api_key::revoke(&tx, key, now).await.with_context(|| {
                 format!("key {key} was not revoked: `nucleus key list` shows those there are")
             })?;
+            let Some(revoked) = revoked else {
+                say(&format!("{key} was revoked before"));
+                return Ok(());
+            };
             let target = key.to_string();
             let act = Act::done(revoked.entity_id, Action::KeyRevoke, &target);
             audit_log::append(&tx, &act, now).await?;

@@ -12,11 +12,12 @@ use url::Url;
 
 use crate::{
     db::{
+        audit_log::{self, Act},
         entity,
         grant::Grant,
         oauth_session::{self, OAuthSession},
     },
-    domain::{EntityId, ServiceName, ids::Id},
+    domain::{EntityId, ServiceName, audit::Action, ids::Id},
     integrations::{self, Integrations, Revocation},
     oauth::{
         OAuthConfig,
@@ -130,6 +131,9 @@ impl<'a> Flow<'a> {
         };
         let tx = self.engine.db.begin().await?;
         oauth_session::insert(&tx, &session).await?;
+        let target = session.id.to_string();
+        let act = Act::done(session.entity_id, Action::OAuthStart, &target);
+        audit_log::append(&tx, &act, now).await?;
         tx.commit().await?;
         let verifier = authorization::code_verifier(&state, &session.pkce_salt);
         let request = AuthorizationRequest {

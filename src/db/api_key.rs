@@ -168,13 +168,19 @@ pub async fn list(db: &Db) -> Result<Vec<ApiKey>, DbError> {
         .await
 }
 
-/// Revokes a key; a revoked one stays so. Gives it as it is then.
-pub async fn revoke(tx: &Tx, id: ApiKeyId, now: DateTime<Utc>) -> Result<ApiKey, DbError> {
-    Sql::new(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING *",
+/// Revokes a key, and gives it as it is then; nothing where it was revoked before.
+pub async fn revoke(tx: &Tx, id: ApiKeyId, now: DateTime<Utc>) -> Result<Option<ApiKey>, DbError> {
+    let revoked = Sql::new(
+        "UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING *",
         [id.into(), now.into()],
     )
     .one(&tx.inner)
-    .await?
-    .ok_or(DbError::NotFound)
+    .await?;
+    if revoked.is_none() {
+        let known: Option<i32> = Sql::new("SELECT 1 FROM api_keys WHERE id = $1", [id.into()])
+            .optional(&tx.inner)
+            .await?;
+        known.ok_or(DbError::NotFound)?;
+    }
+    Ok(revoked)
 }

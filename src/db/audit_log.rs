@@ -5,7 +5,7 @@
 //! transaction appends last, just before it commits: the head's row is held until then, and whoever
 //! appends to the same chain waits.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::FromQueryResult;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,8 @@ use crate::domain::{
 pub const OPERATORS_CHAIN: &str = "operator";
 /// What the table holds of a target.
 const MAX_TARGET_CHARS: usize = 255;
+/// An attempt whose end is not written down after this long has none.
+const ENDED_WITHIN: TimeDelta = TimeDelta::minutes(10);
 
 /// A row's id.
 pub type AuditId = Id<kind::Audit>;
@@ -224,21 +226,22 @@ async fn insert(tx: &Tx, row: &AuditRow) -> Result<(), DbError> {
 }
 
 /// Rows that `scope` may see, newest first; of one entity where that is given. The outcome of an attempt
-/// that no row has ended is `unknown`.
+/// that no row has ended in time is `unknown`.
 pub async fn list(
     db: &Db,
     scope: Scope,
     entity: Option<EntityId>,
+    now: DateTime<Utc>,
     slicing: Slicing,
 ) -> Result<Slice<AuditRow>, DbError> {
     let mut sql = Sql::new(
         "SELECT id, chain, position, previous_hash, hash, at, actor, key_id, entity_id, action,
             target, attempt_id, request_id, interface, address,
-            CASE WHEN outcome = 'attempt' AND NOT EXISTS
+            CASE WHEN outcome = 'attempt' AND at < $1 AND NOT EXISTS
                 (SELECT 1 FROM audit_log ended WHERE ended.attempt_id = audit_log.id)
                 THEN 'unknown' ELSE outcome END AS outcome
          FROM audit_log WHERE true",
-        [],
+        [(now - ENDED_WITHIN).into()],
     )
     .owned_by(scope);
     if let Some(entity) = entity {
@@ -289,19 +292,20 @@ pub async fn head(db: &Db, chain: &str) -> Result<Option<Head>, DbError> {
     .await
 }
 
-/// How many attempts nobody has ended that were made before `time`.
-pub async fn unknown_attempts(db: &Db, time: DateTime<Utc>) -> Result<i64, DbError> {
+/// How many attempts nobody has ended in time.
+pub async fn unknown_attempts(db: &Db, now: DateTime<Utc>) -> Result<i64, DbError> {
     Sql::new(
         "SELECT count(*) FROM audit_log WHERE outcome = 'attempt' AND at < $1 AND NOT EXISTS
             (SELECT 1 FROM audit_log ended WHERE ended.attempt_id = audit_log.id)",
-        [time.into()],
+        [(now - ENDED_WITHIN).into()],
     )
     .scalar(db.reader())
     .await
 }
 
-/// Heads that have moved and were not logged after `logged_before`; marks them as logged at `now`. Of
-/// several schedulers one gets each.
+/// Heads that were not logged since `logged_before`, whether they have moved or not; marks them as logged at
+/// `now`, which holds once the caller has logged them and commits. Of several schedulers one gets each. A
+/// mark from the future is nobody's.
 pub async fn take_unlogged(
     tx: &Tx,
     logged_before: DateTime<Utc>,
@@ -310,9 +314,10 @@ pub async fn take_unlogged(
 ) -> Result<Vec<Head>, DbError> {
     Sql::new(
         "UPDATE audit_heads SET logged_position = position, logged_at = $2 WHERE chain IN
-            (SELECT chain FROM audit_heads WHERE position > logged_position
-                AND (logged_at IS NULL OR logged_at < $1) ORDER BY chain LIMIT $3)
-            AND position > logged_position
+            (SELECT chain FROM audit_heads
+                WHERE logged_at IS NULL OR logged_at < $1 OR logged_at > $2
+                ORDER BY chain LIMIT $3)
+            AND (logged_at IS NULL OR logged_at < $1 OR logged_at > $2)
          RETURNING chain, position, hash",
         [logged_before.into(), now.into(), (limit as i64).into()],
     )

@@ -224,7 +224,7 @@ async fn answer(db: &Db, of: &Integration) {
     api_key::find(db, "hash").await.unwrap();
     for scope in [Scope::Operator, Scope::Entity(of.entity_id)] {
         entity::list(db, scope, PAGE).await.unwrap();
-        audit_log::list(db, scope, None, PAGE).await.unwrap();
+        audit_log::list(db, scope, None, now(), PAGE).await.unwrap();
         integration::list(db, scope, &Filter::default(), PAGE)
             .await
             .unwrap();

@@ -104,10 +104,20 @@ pub enum Action {
     IntegrationRemove,
     /// A grant is revoked at its service.
     GrantRevoke,
+    /// An OAuth flow is begun for an entity.
+    OAuthStart,
+    /// The operator agrees that a sync may erase many records at once.
+    MassDeletionConfirm,
+    /// The end of a run is asked for.
+    RunCancel,
+    /// An import of files begins.
+    ImportBegin,
     /// What was parked is asked for again.
     DeadLetterRedrive,
     /// The vault's key is replaced.
     VaultRotate,
+    /// A topic or a subscription is made.
+    BrokerCreate,
 }
 
 impl Action {
@@ -130,8 +140,13 @@ impl Action {
             Self::IntegrationDisconnect => "integration.disconnect",
             Self::IntegrationRemove => "integration.remove",
             Self::GrantRevoke => "grant.revoke",
+            Self::OAuthStart => "oauth.start",
+            Self::MassDeletionConfirm => "mass_deletion.confirm",
+            Self::RunCancel => "run.cancel",
+            Self::ImportBegin => "import.begin",
             Self::DeadLetterRedrive => "dead_letter.redrive",
             Self::VaultRotate => "vault.rotate",
+            Self::BrokerCreate => "broker.create",
         }
     }
 }

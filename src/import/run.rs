@@ -22,7 +22,9 @@ use super::{
 };
 use crate::{
     db::{
-        DbError, imported, integration,
+        DbError,
+        audit_log::{self, Act},
+        imported, integration,
         integration::Integration,
         outbox, raw_data,
         sync_cursor::{self, FilePosition},
@@ -30,6 +32,7 @@ use crate::{
     },
     domain::{
         IntegrationId, RunId,
+        audit::Action,
         clock::Stopwatch,
         sync::{Counts, Mode, Run, RunError, RunStatus, Scope, Trigger},
     },
@@ -192,6 +195,9 @@ async fn begin(import: &Import<'_>, found: &Integration) -> Result<Claim, Import
         };
         match sync_run::begin_import(&tx, &new, WorkerId::new(), engine.clock.now()).await {
             Ok(claim) => {
+                let target = run.to_string();
+                let act = Act::done(found.entity_id, Action::ImportBegin, &target);
+                audit_log::append(&tx, &act, engine.clock.now()).await?;
                 tx.commit().await?;
                 return Ok(claim);
             }

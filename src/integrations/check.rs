@@ -15,7 +15,7 @@ use crate::{
         standing::{self, CHECK_EVERY},
     },
     domain::{
-        audit::{Interface, Origin},
+        audit::{Action, Interface, Origin},
         errors,
         sync::IntegrationStatus,
     },
@@ -72,7 +72,10 @@ impl Integrations {
         let now = self.clock.now();
         if let Some(status) = status.filter(|status| found.status != status.as_str()) {
             let tx = self.db.begin().await?;
-            standing::set_status(&tx, found, status, reason, now).await?;
+            if standing::set_status(&tx, found, status, reason, now).await? {
+                self.write_down(&tx, found, Action::IntegrationChange)
+                    .await?;
+            }
             tx.commit().await?;
         }
         if let (Ok(known), None) = (answer, reason)
@@ -83,6 +86,8 @@ impl Integrations {
                 integration::set_account(&tx, found.id, named(&known.account), now).await?;
                 // That it was not tested.
                 integration::set_message(&tx, found.id, None).await?;
+                self.write_down(&tx, found, Action::IntegrationChange)
+                    .await?;
             }
             tx.commit().await?;
         }

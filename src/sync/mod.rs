@@ -11,9 +11,16 @@ use url::Url;
 
 use crate::{
     connectors::{ApiClient, Connector},
-    db::{Db, DbError, Tx, integration, integration::Integration, outbox, sync_cursor, sync_run},
+    db::{
+        Db, DbError, Tx,
+        audit_log::{self, Act},
+        integration,
+        integration::Integration,
+        outbox, sync_cursor, sync_run,
+    },
     domain::{
         Clock, IntegrationId, RunId, ServiceName,
+        audit::Action,
         sync::{IntegrationStatus, Mode, Run, RunError, RunStatus, Scope, SyncRequested, Trigger},
     },
     metrics::Metrics,
@@ -97,7 +104,7 @@ pub struct Request {
 }
 
 /// Asks for a sync of an integration that `scope` may see. If one is queued it is that one; if one
-/// is running it will make another pass.
+/// is running it will make another pass. That many records may be erased is written down as agreed.
 pub async fn request(
     db: &Db,
     clock: &dyn Clock,
@@ -107,6 +114,11 @@ pub async fn request(
 ) -> Result<Run, RequestError> {
     let tx = db.begin().await?;
     let run = request_in(&tx, clock.now(), scope, id, request).await?;
+    if request.confirm_mass_deletion {
+        let target = id.to_string();
+        let act = Act::done(run.entity_id, Action::MassDeletionConfirm, &target);
+        audit_log::append(&tx, &act, clock.now()).await?;
+    }
     tx.commit().await?;
     Ok(run)
 }

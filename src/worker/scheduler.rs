@@ -17,6 +17,7 @@ use crate::{
         sync::{Scope, Trigger},
     },
     sync::{self, Request, RequestError, SyncSettings},
+    telemetry::AUDIT_HEADS,
 };
 
 /// Time between two passes.
@@ -30,7 +31,7 @@ const SWEEP: u64 = 2_000;
 /// What services answered when they were asked to revoke is kept so long.
 const DISCONNECTIONS_KEPT: TimeDelta = TimeDelta::days(365);
 
-/// A chain's head is logged so often at most.
+/// The head of each chain is logged so often.
 const LOG_HEADS_EVERY: TimeDelta = TimeDelta::hours(1);
 /// Heads logged at once.
 const HEADS: u64 = 500;
@@ -95,21 +96,25 @@ async fn keep_house(app: &App) -> Result<Report, DbError> {
     Ok(report)
 }
 
-/// Logs where chains of the audit log end, each that has moved once an hour: what the log's keeper has
-/// tells of a chain that was made anew.
+/// Logs where the chains of the audit log end: what the log's keeper has tells of a chain that was made
+/// anew. The idle ones too, so that a log of the last hours tells of every chain. What is marked as logged
+/// was logged before.
 async fn log_audit_heads(app: &App) -> Result<u64, DbError> {
     let now = app.now();
     let tx = app.engine.db.begin().await?;
     let heads = audit_log::take_unlogged(&tx, now - LOG_HEADS_EVERY, now, HEADS).await?;
-    tx.commit().await?;
     for head in &heads {
         tracing::info!(
-            audit.chain = head.chain,
-            audit.position = head.position,
-            audit.hash = head.hash,
+            target: AUDIT_HEADS,
+            {
+                audit.chain = head.chain,
+                audit.position = head.position,
+                audit.hash = head.hash,
+            },
             "the audit log has come so far"
         );
     }
+    tx.commit().await?;
     Ok(heads.len() as u64)
 }
 

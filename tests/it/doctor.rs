@@ -10,6 +10,7 @@ use std::{
 
 use nucleus::{cli::doctor::PARTS, demo::Method};
 use serde_json::Value;
+use sqlx::Row;
 
 use crate::{child::World, doubles::small_mailbox, harness::OPERATOR_KEY, takeover::VAULT_KEY};
 
@@ -202,15 +203,69 @@ async fn beside_a_running_up_all_is_well_and_every_part_is_named() {
     server.stop().await;
 }
 
+/// Every row of every table but the audit log's, in words, and the rows of that.
+async fn tables(world: &World) -> (Vec<String>, Vec<(String, String, String, String)>) {
+    let mut database = world.database().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'audit\\_%' ESCAPE '\\'
+         ORDER BY name",
+    )
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
+    assert!(tables.len() > 10, "{tables:?}");
+    let mut rows = Vec::new();
+    for table in tables {
+        let every = sqlx::AssertSqlSafe(format!("SELECT * FROM {table}"));
+        for row in sqlx::query(every).fetch_all(&mut database).await.unwrap() {
+            let values = (0..row.len()).map(|column| {
+                let value: Option<Vec<u8>> = row.try_get_unchecked(column).unwrap();
+                value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            });
+            rows.push(format!("{table} {:?}", values.collect::<Vec<_>>()));
+        }
+    }
+    let audit = "SELECT action, outcome, actor, interface FROM audit_log ORDER BY id";
+    let audit = sqlx::query_as(audit).fetch_all(&mut database).await;
+    (rows, audit.unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_is_left_as_it_was() {
+async fn what_is_there_is_left_as_it_was_and_what_was_read_is_written_down() {
     let (world, _) = lived_in().await;
-    let before = snapshot(&world.data_dir());
+    let files = || {
+        let mut files = snapshot(&world.data_dir());
+        files.retain(|name, _| !name.contains("nucleus.db"));
+        files
+    };
+    let (before, (rows, log)) = (files(), tables(&world).await);
     let found = Found::in_world(&world).await;
     assert_eq!(found.object["status"], "ok", "{:#}", found.object);
-    let after = snapshot(&world.data_dir());
-    let names: Vec<&String> = after.keys().collect();
-    assert!(before == after, "{names:?}");
+    assert!(before == files(), "{:?}", before.keys());
+    let (rows_after, log_after) = tables(&world).await;
+    assert_eq!(rows, rows_after);
+    assert_eq!(log_after[..log.len()], log);
+    let word = str::to_owned;
+    let read = |outcome| {
+        (
+            word("secret.read"),
+            word(outcome),
+            word("operator"),
+            word("cli"),
+        )
+    };
+    assert_eq!(log_after[log.len()..], [read("attempt"), read("success")]);
+
+    // What cannot be written down is not read.
+    let fail = "CREATE TRIGGER no_audit BEFORE INSERT ON audit_log \
+                BEGIN SELECT RAISE(ABORT, 'the audit log is broken'); END";
+    sqlx::query(fail)
+        .execute(&mut world.database().await)
+        .await
+        .unwrap();
+    let found = Found::in_world(&world).await;
+    found.assert("credentials", "skip", &["without a row in the audit log"]);
+    assert_eq!(tables(&world).await, (rows, log_after));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,15 @@ async fn the_doctor_names_what_is_missing_and_makes_it() {
         assert!(check["mend"].as_str().unwrap().contains(&line), "{check}");
         assert_eq!(project.admin.look(resource).await.unwrap(), Found::Missing);
     }
+    // What cannot be written down is not done.
+    let refused = broker(&["doctor", "--create", "--json"]).await;
+    for (check, resource) in refused.iter().zip(Resource::all()) {
+        assert_eq!(check["status"], "fail", "{check}");
+        let mend = check["mend"].as_str().unwrap();
+        assert!(mend.contains("`nucleus migrate`"), "{check}");
+        assert_eq!(project.admin.look(resource).await.unwrap(), Found::Missing);
+    }
+    world.run(&["migrate"]).await.ok();
     let made = broker(&["doctor", "--create", "--json"]).await;
     assert!(
         made.iter().all(|check| check["status"] == "ok"),
@@ -126,6 +135,22 @@ async fn the_doctor_names_what_is_missing_and_makes_it() {
         assert_eq!(well[0]["status"], "ok");
         assert!(well[0]["detail"].as_str().unwrap().contains(&project.id));
     }
+    // Each of them once, before it was made and after.
+    let rows: Vec<(String, String, String, String)> = sqlx::query_as(
+        "SELECT target, outcome, actor, interface FROM audit_log
+         WHERE action = 'broker.create' ORDER BY position",
+    )
+    .fetch_all(&mut world.database().await)
+    .await
+    .unwrap();
+    let expected: Vec<_> = Resource::all()
+        .flat_map(|resource| ["attempt", "success"].map(|outcome| (resource.title(), outcome)))
+        .map(|(title, outcome)| {
+            let word = str::to_owned;
+            (title, word(outcome), word("operator"), word("cli"))
+        })
+        .collect();
+    assert_eq!(rows, expected);
 
     // Subscriptions that somebody has made otherwise would lose messages.
     let topic = |name: &str| format!("projects/{}/topics/{name}", project.id);

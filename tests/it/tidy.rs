@@ -108,6 +108,7 @@ const IMPORTS: Table = &[
             "queue",
             "integrations",
             "connect",
+            "telemetry::AUDIT_HEADS",
         ],
     ),
     (

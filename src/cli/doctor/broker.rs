@@ -3,8 +3,10 @@
 
 use super::report::{Check, Report};
 use crate::{
+    audit::Attempt,
     config::QueueKind,
-    domain::errors,
+    db::Db,
+    domain::{SystemClock, audit::Action, errors},
     queue::{
         QueueError,
         pubsub::PubSub,
@@ -13,9 +15,15 @@ use crate::{
 };
 
 const NAME: &str = "broker";
+/// How what is made can be written down.
+const MIGRATE_FIRST: &str = "what is made is written down in the audit log: mend the database, or run \
+                             `nucleus migrate`, and then this again";
+
+/// Where it is written down what is made, or why it cannot be; nothing where nothing is to be made.
+type Create<'a> = Option<Result<&'a Db, &'static str>>;
 
 /// Looks at each of them, and makes what is missing where that is asked for.
-pub(super) async fn all(report: &mut Report, kind: &QueueKind, create: bool) {
+pub(super) async fn all(report: &mut Report, kind: &QueueKind, create: Create<'_>) {
     let QueueKind::PubSub {
         project_id,
         emulator,
@@ -54,23 +62,25 @@ pub(super) async fn all(report: &mut Report, kind: &QueueKind, create: bool) {
 async fn look(
     pubsub: &PubSub,
     resource: Resource,
-    create: bool,
+    create: Create<'_>,
 ) -> Result<Option<Check>, QueueError> {
     let title = resource.title();
     let line = resource.gcloud_line(pubsub.project_id());
     match pubsub.look(resource).await? {
         Found::Well => Ok(None),
-        Found::Missing if create => {
-            pubsub.create(resource).await?;
-            Ok(Some(Check::ok(NAME, format!("{title} was made"))))
-        }
         Found::Missing => {
-            let mend = format!("`nucleus doctor --create`, or: {line}");
-            Ok(Some(Check::fail(
-                NAME,
-                format!("{title} is not there"),
-                mend,
-            )))
+            let missing = format!("{title} is not there");
+            match create {
+                None => {
+                    let mend = format!("`nucleus doctor --create`, or: {line}");
+                    Ok(Some(Check::fail(NAME, missing, mend)))
+                }
+                Some(Ok(db)) => make(pubsub, resource, db).await.map(Some),
+                Some(Err(reason)) => {
+                    let detail = format!("{missing}, and is not made: {reason}");
+                    Ok(Some(Check::fail(NAME, detail, MIGRATE_FIRST)))
+                }
+            }
         }
         Found::Other(differences) => {
             let detail = format!("{title}: {}", differences.join("; "));
@@ -78,6 +88,23 @@ async fn look(
             Ok(Some(Check::warn(NAME, detail, mend)))
         }
     }
+}
+
+/// Makes one, which is written down before.
+async fn make(pubsub: &PubSub, resource: Resource, db: &Db) -> Result<Check, QueueError> {
+    let title = resource.title();
+    let attempt = Attempt::begin(db, &SystemClock, None, Action::BrokerCreate, &title).await;
+    let attempt = match attempt {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            let detail = format!("{title} was not made: {}", errors::chain(&error));
+            return Ok(Check::fail(NAME, detail, MIGRATE_FIRST));
+        }
+    };
+    let made = pubsub.create(resource).await;
+    attempt.end(made.is_ok(), &title).await;
+    made?;
+    Ok(Check::ok(NAME, format!("{title} was made")))
 }
 
 fn away(error: &QueueError) -> Check {

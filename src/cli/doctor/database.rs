@@ -1,17 +1,19 @@
 //! The database: whether it answers, keeps what it commits, has the schema, and holds credentials and
 //! keys that can be used.
 
-use std::fs::OpenOptions;
+use std::{fs::OpenOptions, sync::Arc};
 
 use chrono::TimeDelta;
 use futures_util::{StreamExt, future, stream};
 use secrecy::ExposeSecret;
+use tokio_util::task::TaskTracker;
 
 use super::{
     answered,
     report::{Check, Report},
 };
 use crate::{
+    audit::{AuditedStore, is_not_written},
     config::Config,
     db::{
         Db, DbError, Slicing, api_key,
@@ -19,7 +21,7 @@ use crate::{
         integration::{self, Filter, Integration},
         schema,
     },
-    domain::{Clock, SystemClock, sync::Scope},
+    domain::{Clock, IntegrationId, SystemClock, errors, sync::Scope},
     secrets::{Credentials, InvalidSecretText, SecretError, SecretStore},
 };
 
@@ -202,8 +204,8 @@ async fn integrity(db: &Db) -> Check {
     }
 }
 
-/// Whether the credentials that rows name can be read.
-pub(super) async fn credentials(db: &Db, secrets: Option<&dyn SecretStore>) -> Check {
+/// Whether the credentials that rows name can be read; that they are is written down.
+pub(super) async fn credentials(db: &Db, secrets: Option<Arc<dyn SecretStore>>) -> Check {
     const NAME: &str = "credentials";
     let slicing = Slicing {
         after: None,
@@ -225,16 +227,28 @@ pub(super) async fn credentials(db: &Db, secrets: Option<&dyn SecretStore>) -> C
             ),
         };
     };
+    let tasks = TaskTracker::new();
+    let secrets = AuditedStore::new(secrets, db.clone(), Arc::new(SystemClock), tasks);
     let reading = found.items.iter().map(async |row| {
-        let error = readable(db, secrets, row).await.err()?;
-        let why = error.outline();
-        Some(format!("those of integration {}: {why}", row.id))
+        let error = readable(db, &secrets, row).await.err()?;
+        Some((row.id, error))
     });
-    let mut unreadable: Vec<String> = stream::iter(reading)
+    let failed: Vec<(IntegrationId, SecretError)> = stream::iter(reading)
         .buffered(AT_ONCE)
         .filter_map(future::ready)
         .collect()
         .await;
+    if let Some((_, error)) = failed.iter().find(|(_, error)| is_not_written(error)) {
+        let detail = format!(
+            "without a row in the audit log none are read: {}",
+            errors::chain(error)
+        );
+        return Check::skip(NAME, detail);
+    }
+    let mut unreadable: Vec<String> = failed
+        .iter()
+        .map(|(id, error)| format!("those of integration {id}: {}", error.outline()))
+        .collect();
     let more = match found.more {
         true => ", of more",
         false => "",

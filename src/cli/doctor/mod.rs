@@ -1,6 +1,7 @@
 //! `nucleus doctor`: whether each part is well, and how what is not is mended. It works beside a running
-//! `up` and changes nothing: no folder, key, schema or row is made, and no grant is touched. With
-//! `--create` it makes the broker's topics and subscriptions that are missing, and nothing else.
+//! `up` and changes nothing: no folder, key or schema is made, no grant is touched, and of rows only those
+//! in the audit log are made that say which credentials were read. With `--create` it makes the broker's
+//! topics and subscriptions that are missing, which is written down too.
 
 mod broker;
 mod database;
@@ -80,13 +81,14 @@ pub async fn doctor(
     report.add(check);
     match usable {
         Ok(db) => {
-            report.add(database::credentials(db, secrets.as_deref()).await);
+            report.add(database::credentials(db, secrets).await);
             report.add(database::operator_key(db, &config).await);
         }
         Err(reason) => skip_all(&mut report, &["credentials", "operator_key"], reason),
     }
 
-    broker::all(&mut report, &config.queue.kind, args.create).await;
+    let create = args.create.then_some(usable);
+    broker::all(&mut report, &config.queue.kind, create).await;
     report.add(reachable::collector(config.telemetry.otlp_endpoint.as_ref()).await);
     let client = ApiClient::new()?;
     report.add(reachable::api(&client, &config, is_locked).await);

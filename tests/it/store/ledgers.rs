@@ -264,7 +264,8 @@ async fn a_key_is_found_by_its_hash_until_it_is_revoked() {
 
         for now in [1, 2] {
             let tx = db.begin().await.unwrap();
-            api_key::revoke(&tx, operator.id, at(now)).await.unwrap();
+            let revoked = api_key::revoke(&tx, operator.id, at(now)).await.unwrap();
+            assert_eq!(revoked.is_some(), now == 1, "a revoked one stays so");
             let nobody = api_key::revoke(&tx, ApiKeyId::new(), at(now)).await;
             assert!(matches!(nobody, Err(DbError::NotFound)));
             tx.commit().await.unwrap();
