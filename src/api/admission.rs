@@ -16,7 +16,7 @@ use axum::{
 };
 
 use super::{
-    caller::{Identity, Presented},
+    caller::{Caller, Identity, Presented},
     client_address::ClientAddress,
     edge::RequestId,
     error::ApiError,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     app::App,
+    db::api_key::ApiKeyId,
     domain::{
         audit::{Actor, Interface, Origin},
         sync::Scope,
@@ -55,25 +56,7 @@ pub(super) async fn admit(
             let standing = count(&limits, &identity, address);
             (identity, standing)
         }
-        Presented::Key(hash) => match limits.guessed_too_often(&hash, address) {
-            Some(standing) => (Identity::Impostor, Some(standing)),
-            None => {
-                let identity = Identity::of(&hash, &app).await;
-                let standing = match &identity {
-                    // Nobody knows whether it is a guess, but that the database was asked.
-                    Identity::Unknown(_) if !limits.is_known_valid(&hash) => {
-                        limits.with_wrong_key(address)
-                    }
-                    identity => count(&limits, identity, address),
-                };
-                match identity {
-                    Identity::Known(_) => limits.note_valid(hash),
-                    Identity::Impostor => limits.forget(&hash),
-                    Identity::Nobody | Identity::Unknown(_) => {}
-                }
-                (identity, standing)
-            }
-        },
+        Presented::Key(hash) => with_key(&app, &limits, hash, address).await,
     };
     let mut response = match standing.and_then(|standing| standing.retry_after) {
         Some(seconds) => ApiError::RateLimited(seconds).into_response(),
@@ -89,15 +72,49 @@ pub(super) async fn admit(
     response
 }
 
+/// Who sends a request with a key, and how they stand. What is one too many is not looked up.
+async fn with_key(
+    app: &App,
+    limits: &RateLimits,
+    hash: String,
+    address: Option<IpAddr>,
+) -> (Identity, Option<Standing>) {
+    if let Some(standing) = limits.guessed_too_often(&hash, address) {
+        return (Identity::Impostor, Some(standing));
+    }
+    let counted = limits.with_known_key(&hash);
+    if counted.is_some_and(|standing| standing.retry_after.is_some()) {
+        return (Identity::Nobody, counted);
+    }
+    let identity = Identity::of(&hash, app).await;
+    let standing = match &identity {
+        // Nobody knows whether it is a guess, but that the database was asked.
+        Identity::Unknown(_) if !limits.is_known_valid(&hash) => limits.with_wrong_key(address),
+        Identity::Known(_) if counted.is_some() => counted,
+        identity => count(limits, identity, address),
+    };
+    match &identity {
+        Identity::Known(caller) => limits.note_valid(hash, counted_key(caller)),
+        Identity::Impostor => limits.forget(&hash),
+        Identity::Nobody | Identity::Unknown(_) => {}
+    }
+    (identity, standing)
+}
+
+/// The key by which a caller's requests are counted; those of the operator are not.
+fn counted_key(caller: &Caller) -> Option<ApiKeyId> {
+    match caller.scope {
+        Scope::Entity(_) => caller.key,
+        Scope::Operator => None,
+    }
+}
+
 /// Counts a request against the limit of who sends it.
 fn count(limits: &RateLimits, identity: &Identity, address: Option<IpAddr>) -> Option<Standing> {
     match identity {
         Identity::Nobody => limits.without_key(address),
         Identity::Impostor => limits.with_wrong_key(address),
-        Identity::Known(caller) => match (caller.scope, caller.key) {
-            (Scope::Entity(_), Some(key)) => limits.with_key(key),
-            _ => None,
-        },
+        Identity::Known(caller) => limits.with_key(counted_key(caller)?),
         Identity::Unknown(_) => None,
     }
 }

@@ -125,13 +125,22 @@ impl Standing {
     }
 }
 
-/// Wrong keys from each address, and keys that are known to be none.
+/// Wrong keys from each address.
 struct Failures {
     limit: Limit,
     /// Addresses that have nothing left, and when they have some again.
     spent: Mutex<HashMap<u64, Instant>>,
-    /// Hashes of keys that were valid, and until when that is believed.
-    valid: Mutex<HashMap<String, Instant>>,
+}
+
+/// Keys that were valid when they were looked up last, by their hashes.
+#[derive(Default)]
+struct Valid(Mutex<HashMap<String, Believed>>);
+
+#[derive(Clone, Copy)]
+struct Believed {
+    until: Instant,
+    /// Absent where the key's requests are not counted.
+    counted: Option<ApiKeyId>,
 }
 
 impl Failures {
@@ -139,7 +148,6 @@ impl Failures {
         Self {
             limit,
             spent: Mutex::default(),
-            valid: Mutex::default(),
         }
     }
 
@@ -178,22 +186,25 @@ impl Failures {
             retry_after: Some(wait.as_secs() + 1),
         })
     }
+}
 
-    fn is_valid(&self, hash: &str) -> bool {
-        let until = lock(&self.valid).get(hash).copied();
-        until.is_some_and(|until| until > self.now())
+impl Valid {
+    fn get(&self, hash: &str) -> Option<Believed> {
+        let believed = *lock(&self.0).get(hash)?;
+        (believed.until > MonotonicClock.now()).then_some(believed)
     }
 
-    fn note_valid(&self, hash: String) {
-        let now = self.now();
-        let mut valid = lock(&self.valid);
+    fn note(&self, hash: String, counted: Option<ApiKeyId>) {
+        let now = MonotonicClock.now();
+        let mut valid = lock(&self.0);
         if valid.len() >= MOST_REMEMBERED && !valid.contains_key(&hash) {
-            valid.retain(|_, until| *until > now);
+            valid.retain(|_, believed| believed.until > now);
             if valid.len() >= MOST_REMEMBERED {
                 return;
             }
         }
-        valid.insert(hash, now + BELIEVED);
+        let until = now + BELIEVED;
+        valid.insert(hash, Believed { until, counted });
     }
 }
 
@@ -206,6 +217,7 @@ pub(super) struct RateLimits {
     per_key: Option<Limit>,
     per_address: Option<Limit>,
     failures: Option<Failures>,
+    valid: Valid,
 }
 
 impl RateLimits {
@@ -219,7 +231,15 @@ impl RateLimits {
             per_key: limit("key", limits.per_key),
             per_address: limit("address", limits.per_address),
             failures: limit("failures", limits.failures_per_address).map(Failures::new),
+            valid: Valid::default(),
         }
+    }
+
+    /// Counts a request with a key that was valid when it was looked up last, so that one too many costs no
+    /// look-up; nothing for one that is not known, or not counted.
+    pub(super) fn with_known_key(&self, hash: &str) -> Option<Standing> {
+        let limit = self.per_key.as_ref()?;
+        Some(limit.count(self.valid.get(hash)?.counted?))
     }
 
     /// Counts a request with a valid key.
@@ -248,27 +268,22 @@ impl RateLimits {
     ) -> Option<Standing> {
         let failures = self.failures.as_ref()?;
         let standing = failures.spent(address.map(client))?;
-        (!failures.is_valid(hash)).then_some(standing)
+        self.valid.get(hash).is_none().then_some(standing)
     }
 
     /// Whether a key was valid within the hour.
     pub(super) fn is_known_valid(&self, hash: &str) -> bool {
-        let failures = self.failures.as_ref();
-        failures.is_some_and(|failures| failures.is_valid(hash))
+        self.valid.get(hash).is_some()
     }
 
-    /// Notes that a key is valid.
-    pub(super) fn note_valid(&self, hash: String) {
-        if let Some(failures) = &self.failures {
-            failures.note_valid(hash);
-        }
+    /// Notes that a key is valid, and whether its requests are counted.
+    pub(super) fn note_valid(&self, hash: String, counted: Option<ApiKeyId>) {
+        self.valid.note(hash, counted);
     }
 
     /// Notes that a key is valid no more.
     pub(super) fn forget(&self, hash: &str) {
-        if let Some(failures) = &self.failures {
-            lock(&failures.valid).remove(hash);
-        }
+        lock(&self.valid.0).remove(hash);
     }
 }
 
@@ -321,11 +336,11 @@ mod tests {
             counted.count(who);
         }
         assert!(counted.counters.len() as u64 <= SLOTS);
-        let failures = Failures::new(limit(60));
+        let valid = Valid::default();
         for key in 0..2 * MOST_REMEMBERED {
-            failures.note_valid(key.to_string());
+            valid.note(key.to_string(), None);
         }
-        assert_eq!(lock(&failures.valid).len(), MOST_REMEMBERED);
+        assert_eq!(lock(&valid.0).len(), MOST_REMEMBERED);
     }
 
     #[test]
@@ -347,12 +362,13 @@ mod tests {
         }
         assert_eq!(failures.spent(guesser), None);
 
-        failures.note_valid("a".to_owned());
-        assert!(failures.is_valid("a") && !failures.is_valid("b"));
-        for until in lock(&failures.valid).values_mut() {
-            *until = failures.now();
+        let valid = Valid::default();
+        valid.note("a".to_owned(), None);
+        assert!(valid.get("a").is_some() && valid.get("b").is_none());
+        for believed in lock(&valid.0).values_mut() {
+            believed.until = failures.now();
         }
-        assert!(!failures.is_valid("a"));
+        assert!(valid.get("a").is_none());
     }
 
     #[test]
