@@ -175,6 +175,19 @@ pub struct Page {
     pub listing_complete: bool,
 }
 
+impl Page {
+    /// A page that neither begins nor ends a listing.
+    pub fn of(changes: Vec<Change>, next: Cursor, more: bool) -> Self {
+        Self {
+            changes,
+            next,
+            more,
+            inventory_begins: false,
+            listing_complete: false,
+        }
+    }
+}
+
 /// The answer of the service about one item, not yet understood.
 pub struct RawItem {
     /// The service's id of the item, opaque.

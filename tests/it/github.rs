@@ -3,6 +3,7 @@
 
 mod chaos;
 mod costs;
+mod issues;
 
 use chrono::TimeDelta;
 use nucleus::domain::Clock;
@@ -162,93 +163,15 @@ async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issue_that_changes_while_the_list_is_read_costs_no_other() {
-    let (app, github) = with_github(|account| {
-        account.page_size = 5;
-        account.add_repository("one", 0);
-        for _ in 0..18 {
-            account.add_issue("one", false, 0);
-        }
-    })
-    .await;
-    let id = connect_github(&app).await;
-    for number in [1, 2, 7] {
-        github.after("/issues?", move |account| account.edit_issue(number));
-    }
-    let run = app.sync(&id).await;
-    assert_eq!(run["status"], "success", "{run}");
-    assert_stored(&app, &github, &id).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn issues_that_changed_in_one_second_are_read_page_by_page() {
-    let (app, github, id) = synced(|account| {
-        account.page_size = 5;
-        account.add_repository("one", 0);
-        for _ in 0..23 {
-            account.add_issue("one", false, 0);
-        }
-    })
-    .await;
-    github.with(|account| {
-        // A second passes.
-        account.draw_attention("one");
-        for number in 1..=23 {
-            account.label_issue(number, "moved");
-        }
-    });
-    let run = app.sync(&id).await;
-    assert_eq!(run["status"], "success", "{run}");
-    for record in app.records(&id).await {
-        if record["data_type"] == "github_issue" {
-            assert_eq!(record["meta_data"]["labels"], json!(["moved"]), "{record}");
-        }
-    }
-    // As long as nothing else changes, all of that second are looked at again.
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["counts"]["listed"], &run["quota_units"]),
-        (&json!(0), &json!(5))
-    );
-    // What changes then is behind them.
-    github.with(|account| account.edit_issue(23));
-    assert_eq!(app.sync(&id).await["counts"]["updated"], 1);
-    assert_stored(&app, &github, &id).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_changes_while_it_is_read_is_looked_at_once_more_and_not_for_ever() {
-    let (app, github) = with_github(|account| {
-        account.add_repository("one", 0);
-        account.add_issue("one", true, 2);
-        // The next seconds are now.
-        account.born = chrono::Utc::now();
-        account.add_issue("one", true, 2);
-        account.comment(2, true);
-    })
-    .await;
-    let id = connect_github(&app).await;
-    for _ in 0..2 {
-        assert_eq!(app.sync(&id).await["status"], "success");
-        assert_stored(&app, &github, &id).await;
-        let asked = github.asked();
-        let lists = |path: &str| asked.iter().filter(|asked| asked.path() == path).count();
-        assert!(lists("/issues") <= 2, "{asked:#?}");
-        assert!(lists("/repos/ada/one/issues/2/comments") <= 2, "{asked:#?}");
-    }
-    app.clock.advance(TimeDelta::minutes(5));
-    app.sync(&id).await;
-    assert_eq!(app.sync(&id).await["quota_units"], 0);
-    assert_stored(&app, &github, &id).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_repository_that_is_not_accessible_is_skipped() {
-    for status in [403, 404, 451] {
+async fn one_repository_that_is_not_accessible_is_skipped_and_read_whole_later() {
+    for (status, is_pushed) in [(403, true), (404, false), (451, true)] {
         let (app, github) = with_github(|account| {
             account.add_repository("closed", 3);
             account.add_repository("open", 3);
             account.add_issue("closed", false, 1);
+            // What was committed is old by now.
+            account.pass(TimeDelta::days(200));
+            account.push("open", 1);
         })
         .await;
         let id = connect_github(&app).await;
@@ -258,21 +181,29 @@ async fn one_repository_that_is_not_accessible_is_skipped() {
         assert_eq!(skipped(&run), &json!({"not_accessible": 2}), "{run}");
         let commits = stored(&app, &id).await;
         let commits = commits.iter().filter(|(id, _)| id.starts_with("commit:"));
-        assert_eq!(commits.count(), 3);
+        assert_eq!(commits.count(), 4);
         assert_eq!(app.integration(&id).await["status"], "active");
-        // It is asked for again when it changes.
+        github.asked();
+        assert_eq!(skipped(&app.sync(&id).await), &json!({}));
+        let asked = github.asked();
+        assert!(asked.iter().all(|asked| asked.status == 304), "{asked:#?}");
         github.calm();
-        github.with(|account| {
-            account.push("closed", 1);
-            account.edit_issue(1);
-        });
+        match is_pushed {
+            // It is asked for again when it changes,
+            true => github.with(|account| {
+                account.push("closed", 1);
+                account.comment(1, false);
+            }),
+            // and otherwise the next day.
+            false => app.clock.advance(TimeDelta::days(1)),
+        }
         assert_eq!(app.sync(&id).await["status"], "success");
         assert_stored(&app, &github, &id).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_in_the_fifth_run() {
+async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_after_a_day() {
     let (app, github) = with_github(|account| {
         account.add_repository("broken", 3);
         account.add_repository("fine", 3);
@@ -286,7 +217,7 @@ async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_in_the_fifth_
         usize::MAX,
         Fault::status(502),
     );
-    for _ in 0..4 {
+    for _ in 0..6 {
         let run = app.sync(&id).await;
         assert_eq!(
             (&run["status"], &run["error"]["code"]),
@@ -294,7 +225,9 @@ async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_in_the_fifth_
             "{run}"
         );
         assert_eq!(skipped(&run), &json!({"postponed": 1}));
+        app.clock.advance(TimeDelta::hours(3));
     }
+    app.clock.advance(TimeDelta::hours(6));
     let run = app.sync(&id).await;
     assert_eq!(
         (&run["status"], skipped(&run)),
@@ -308,11 +241,57 @@ async fn a_list_that_always_fails_holds_nothing_up_and_is_given_up_in_the_fifth_
             .iter()
             .all(|asked| !asked.path().contains("broken"))
     );
-    // A push brings it back.
+    // A push brings it back, whole.
     github.calm();
-    github.with(|account| account.push("broken", 1));
+    github.with(|account| {
+        account.pass(TimeDelta::days(200));
+        account.push("broken", 1);
+    });
     assert_eq!(app.sync(&id).await["status"], "success");
     assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_lists_of_a_kind_fail_it_is_an_outage_and_nothing_is_given_up() {
+    let (app, github) = with_github(|account| {
+        for number in 0..9 {
+            account.add_repository(&format!("r{number}"), 2);
+        }
+    })
+    .await;
+    let id = connect_github(&app).await;
+    for number in 0..9 {
+        let path = format!("/repos/ada/r{number}/commits");
+        github.inject(&path, 0, usize::MAX, Fault::status(502));
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("unavailable")),
+        "{run}"
+    );
+    assert_eq!(skipped(&run), &json!({"postponed": 4}), "{run}");
+    assert_eq!(app.integration(&id).await["status"], "active");
+    github.calm();
+    // The first goes on where it was left, the next asks again for what failed before.
+    for _ in 0..2 {
+        assert_eq!(app.sync(&id).await["status"], "success");
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_another_name_keeps_their_commits() {
+    let (app, github, id) =
+        synced(|account| drop(account.add_repository("one", 3).to_string())).await;
+    github.with(|account| {
+        account.rename("countess");
+        account.push("one", 2);
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    assert_stored(&app, &github, &id).await;
+    assert_eq!(app.sync(&id).await["quota_units"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

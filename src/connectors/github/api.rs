@@ -5,14 +5,16 @@
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use url::form_urlencoded;
 
 use super::{
     super::{
-        Access, ConnectorError,
+        Access, Change, ConnectorError,
         client::{ClientError, HeaderMap, LARGE_BYTES, Request, Shape, Target},
     },
-    classify::{NOT_ACCESSIBLE, REJECTED, SSO_REQUIRED, classify},
+    classify::{DELETED, NOT_ACCESSIBLE, REJECTED, SSO_REQUIRED, classify},
 };
+use crate::domain::sync::SkipReason;
 
 /// The version of the API that this is written for; GitHub keeps one for two years after the next.
 ///
@@ -60,11 +62,26 @@ pub(super) struct Items {
     pub(super) is_partial: bool,
 }
 
+impl Items {
+    /// Of a list that has nothing.
+    pub(super) fn none() -> Self {
+        Self {
+            items: Vec::new(),
+            etag: None,
+            next: None,
+            is_full: false,
+            is_partial: false,
+        }
+    }
+}
+
 /// A list that concerns one repository or one issue. It may fail without the others.
 pub(super) enum Part {
     Had(Items),
     /// It is not there, or not for these credentials.
     NotAccessible(String),
+    /// What it belongs to was deleted.
+    Gone,
     /// Larger than what is taken.
     TooLarge,
     /// It fails although the service answers.
@@ -105,8 +122,12 @@ impl Api<'_> {
         etag: Option<&str>,
     ) -> Result<Option<Items>, ClientError> {
         match self.list_by(list, PAGE_SIZE, link, etag).await {
-            // Where later pages are said by number, the size of a page cannot change on the way.
-            Err(ClientError::TooLarge(_)) if link.is_none() => {
+            Err(error @ ClientError::TooLarge(_)) => {
+                let smaller = match link {
+                    Some(link) => Some(in_small_pages(link).ok_or(error)?),
+                    None => None,
+                };
+                let link = smaller.as_deref();
                 self.list_by(list, SMALL_PAGE_SIZE, link, None).await
             }
             answer => answer,
@@ -170,13 +191,8 @@ impl Api<'_> {
         match error {
             ClientError::TooLarge(_) => Ok(Part::TooLarge),
             // A repository without a commit.
-            ClientError::Rejected { status: 409, .. } => Ok(Part::Had(Items {
-                items: Vec::new(),
-                etag: None,
-                next: None,
-                is_full: false,
-                is_partial: false,
-            })),
+            ClientError::Rejected { status: 409, .. } => Ok(Part::Had(Items::none())),
+            ClientError::Rejected { code: DELETED, .. } => Ok(Part::Gone),
             ClientError::Rejected { code: REJECTED, .. } => Ok(Part::Failed(detail)),
             ClientError::Unavailable(_) => match self.user(None).await {
                 Ok(_) => Ok(Part::Failed(detail)),
@@ -196,7 +212,7 @@ pub(super) fn is_not_accessible(error: &ClientError) -> bool {
         error,
         ClientError::NotFound
             | ClientError::Rejected {
-                code: NOT_ACCESSIBLE,
+                code: NOT_ACCESSIBLE | DELETED,
                 ..
             }
     )
@@ -236,7 +252,62 @@ fn split(body: &Bytes) -> Option<Vec<Bytes>> {
     Some(items.iter().map(slice).collect())
 }
 
-/// What of an item is needed to go on.
+/// The same link in small pages, from the same item on: pages are said by their number, if not by what
+/// they come after. None where they are small already.
+fn in_small_pages(link: &str) -> Option<String> {
+    let (base, query) = link.split_once('?')?;
+    let pairs: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect();
+    let of = |name: &str| pairs.iter().find(|(key, _)| key == name);
+    let (_, size) = of("per_page")?;
+    if *size != PAGE_SIZE.to_string() {
+        return None;
+    }
+    let page = match of("page") {
+        Some((_, page)) => {
+            Some((page.parse::<usize>().ok()?.checked_sub(1)?) * PAGE_SIZE / SMALL_PAGE_SIZE + 1)
+        }
+        None => None,
+    };
+    let mut smaller = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in &pairs {
+        match (name.as_str(), page) {
+            ("per_page", _) => smaller.append_pair(name, &SMALL_PAGE_SIZE.to_string()),
+            ("page", Some(page)) => smaller.append_pair(name, &page.to_string()),
+            _ => smaller.append_pair(name, value),
+        };
+    }
+    Some(format!("{base}?{}", smaller.finish()))
+}
+
+/// What of each item is needed to go on, with the item. Those of which that cannot be read are told once.
+pub(super) fn read_all<T: DeserializeOwned>(
+    items: Vec<Bytes>,
+    method: &'static str,
+) -> (Vec<(T, Bytes)>, Vec<Change>) {
+    let mut heads = Vec::with_capacity(items.len());
+    let mut unreadable = Vec::new();
+    for item in items {
+        match serde_json::from_slice(&item) {
+            Ok(head) => heads.push((head, item)),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                tracing::warn!(
+                    list = method,
+                    line,
+                    column,
+                    "an item lacks what GitHub promises"
+                );
+                let id = format!("{method}:unreadable");
+                unreadable = vec![Change::Unwanted(id, SkipReason::Malformed)];
+            }
+        }
+    }
+    (heads, unreadable)
+}
+
+/// What of an answer is needed to go on.
 pub(super) fn read<T: DeserializeOwned>(
     item: &Bytes,
     method: &'static str,
@@ -244,7 +315,7 @@ pub(super) fn read<T: DeserializeOwned>(
     serde_json::from_slice(item).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         ConnectorError::Unavailable(format!(
-            "{method} answered an item that lacks what GitHub promises (line {line}, column {column})"
+            "{method} answered something that lacks what GitHub promises (line {line}, column {column})"
         ))
     })
 }
@@ -277,6 +348,23 @@ mod tests {
         assert_eq!(next_of(links).as_deref(), Some(next));
         assert_eq!(next_of("<https://a/?page=1>; rel=\"last\""), None);
         assert_eq!(next_of("nonsense"), None);
+    }
+
+    #[test]
+    fn small_pages_go_on_where_the_large_ones_were() {
+        let link = |query: &str| format!("https://api.github.com/issues?{query}");
+        let smaller = |query: &str| in_small_pages(&link(query));
+        assert_eq!(
+            smaller("since=2026-01-01T00%3A00%3A00Z&per_page=100&page=3"),
+            Some(link("since=2026-01-01T00%3A00%3A00Z&per_page=20&page=11"))
+        );
+        assert_eq!(
+            smaller("after=Y3Vyc29y&per_page=100"),
+            Some(link("after=Y3Vyc29y&per_page=20"))
+        );
+        for other in ["per_page=20&page=11", "page=3", "per_page=100&page=0"] {
+            assert_eq!(smaller(other), None, "{other}");
+        }
     }
 
     #[test]

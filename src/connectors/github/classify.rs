@@ -19,6 +19,9 @@ const MESSAGE_CHARS: usize = 300;
 pub(super) const NOT_ACCESSIBLE: &str = "insufficient_permissions";
 /// The code of a refusal that ends once the person has signed on at an organisation.
 pub(super) const SSO_REQUIRED: &str = "sso_required";
+/// The code of the answer about an issue that was deleted. A feature that is switched off and a version of
+/// the API that is no longer served have the same status.
+pub(super) const DELETED: &str = "deleted";
 /// The code of a refusal that is not known better.
 pub(super) const REJECTED: &str = "rejected";
 
@@ -36,6 +39,10 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
     match status.as_u16() {
         401 => Class::Unauthorized,
         403 | 429 => refused(status, headers, &message),
+        410 if message.to_lowercase().contains("was deleted") => Class::Rejected {
+            code: DELETED,
+            detail: words(status, &message),
+        },
         // 451: taken down for legal reasons.
         404 | 410 | 451 => Class::NotFound,
         408 | 500..=599 => Class::Retry,
@@ -171,6 +178,9 @@ mod tests {
         for status in [404, 410, 451] {
             assert_eq!(class(status, &[], "Not Found"), Class::NotFound);
         }
+        assert_eq!(code(class(410, &[], "This issue was deleted")), DELETED);
+        let said = "Issues has been disabled in this repository.";
+        assert_eq!(class(410, &[], said), Class::NotFound);
         for status in [500, 502, 503, 504] {
             assert_eq!(class(status, &[], ""), Class::Retry);
         }

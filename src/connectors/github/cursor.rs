@@ -1,22 +1,24 @@
 //! Where the sync of an account stands, stream by stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::super::{ConnectorError, Cursor};
+use super::{
+    super::{ConnectorError, Cursor},
+    jobs::Jobs,
+    repositories::Seen,
+};
 
-/// Runs in which a part may fail before it is given up.
-pub(super) const MAX_TRIES: u32 = 5;
-
-/// A second is over once so much time has passed, whatever the difference between two clocks.
+/// A second is over once so much time has passed, whatever the difference between two clocks, and what
+/// changed in it is shown wherever GitHub answers from.
 const SETTLED: TimeDelta = TimeDelta::minutes(1);
 
-/// Whether the second that GitHub names is over: times are whole seconds, and what changed in one that is
-/// not over may change once more within it.
-pub(super) fn is_over(second: &str, now: DateTime<Utc>) -> bool {
-    DateTime::parse_from_rfc3339(second).is_ok_and(|second| now - second.to_utc() >= SETTLED)
+/// The last second that is over, as GitHub writes times: in whole seconds, so that what changed in one
+/// that is not over may change once more within it.
+pub(super) fn last_over(now: DateTime<Utc>) -> String {
+    (now - SETTLED).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// The position in one stream; its JSON is the cursor.
@@ -73,6 +75,8 @@ pub(super) struct Inventory {
 pub(super) struct Under {
     /// Where it goes on; at the beginning if absent.
     pub(super) link: Option<String>,
+    /// What changed later did so in a second that was not over when it began, and may have changed since.
+    pub(super) over: String,
     /// Whether something was left out of it: then it does not show what is gone.
     pub(super) is_partial: bool,
     /// As [`Inventory::newest`], of the pages so far.
@@ -82,57 +86,81 @@ pub(super) struct Under {
 /// Issues and pull requests, in the order in which they changed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Issues {
+    /// When the pass under way began; none between two passes.
+    pub(super) began: Option<DateTime<Utc>>,
+    /// Whether the pass has come to the end of the list.
+    pub(super) is_read: bool,
     /// Everything that changed before has been read.
     pub(super) since: Option<String>,
-    /// Where to go on among those that changed in that very second.
-    pub(super) link: Option<String>,
+    /// Ids of those that changed in that very second and have been read.
+    pub(super) seen: Vec<u64>,
     /// Tells whether anything changed since then.
     pub(super) etag: Option<String>,
-    /// Ids of those that changed in that second, read when it was over.
-    pub(super) seen: Vec<u64>,
-    /// Whose comments are to be read.
-    pub(super) threads: VecDeque<Thread>,
-    /// Those that failed; they are asked for again in the next pass.
-    pub(super) later: VecDeque<Thread>,
-    /// Whether the last page was read in this pass.
-    pub(super) is_read: bool,
-    /// Whether the last pass came to its end.
-    pub(super) is_resting: bool,
+    /// The pages from that second on, if they are being read one after the other.
+    pub(super) round: Option<Round>,
+    /// Those that were read in a second that was not over, and when they had changed.
+    pub(super) fresh: Vec<(u64, String)>,
+    /// Whether an organisation's issues are left out, because the token has not signed on there.
+    pub(super) is_partial: bool,
+    /// The pages of the repositories as they were when the pass began.
+    pub(super) repositories: Vec<Seen>,
+    /// What else is to be read.
+    pub(super) jobs: Jobs<Task>,
 }
 
-/// The comments of one issue, or those on the code of a pull request.
+/// Pages by number, from one second on. They may shift while they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Thread {
+pub(super) struct Round {
+    /// Where it goes on.
+    pub(super) link: String,
+    /// What changed later is in a second that was not over when the round began.
+    pub(super) over: String,
+    /// Whether it has shown anything of its first second that was not known.
+    pub(super) is_new: bool,
+}
+
+/// A list beside the one of all issues.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Task {
     pub(super) owner: String,
     pub(super) repository: String,
+    pub(super) what: What,
+}
+
+/// What a list is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum What {
+    /// All issues of the repository.
+    Issues,
+    /// The comments of an issue or a pull request.
+    Comments(Issue),
+    /// The comments on the code of a pull request.
+    CodeComments(Issue),
+}
+
+/// An issue or a pull request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Issue {
+    pub(super) id: u64,
     pub(super) number: u64,
-    /// Those on the code.
-    pub(super) on_code: bool,
-    /// Where it goes on; at the beginning if absent.
-    pub(super) link: Option<String>,
-    /// How often it failed.
-    pub(super) tries: u32,
 }
 
 /// Commits that the account's owner wrote, repository by repository.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Commits {
+    /// Whether a pass is under way.
+    pub(super) is_under_way: bool,
     /// Whose commits.
     pub(super) login: String,
-    /// When each repository, by its id, was pushed to last before its commits were read.
-    pub(super) pushed: BTreeMap<String, String>,
-    /// The pages of the repositories as they were read last.
-    pub(super) pages: Vec<Mark>,
-    /// Which of them is next.
-    pub(super) at: usize,
-    /// Whether the last of them was read in this pass.
-    pub(super) is_read: bool,
+    /// Tells whether that has changed since.
+    pub(super) etag: Option<String>,
+    /// The pages of the repositories as they were when the pass began.
+    pub(super) repositories: Vec<Seen>,
+    /// By the id of a repository, up to which push its commits have been read, in seconds of the epoch.
+    pub(super) read: BTreeMap<String, i64>,
     /// Whose commits are to be read.
-    pub(super) histories: VecDeque<History>,
-    /// Those that failed; they are asked for again in the next pass.
-    pub(super) later: VecDeque<History>,
-    /// Whether the last pass came to its end.
-    pub(super) is_resting: bool,
+    pub(super) histories: Jobs<History>,
 }
 
 /// The commits of one repository.
@@ -142,11 +170,7 @@ pub(super) struct History {
     pub(super) owner: String,
     pub(super) repository: String,
     /// When it was pushed to last.
-    pub(super) pushed_at: String,
-    /// Only those committed since; all if absent.
-    pub(super) since: Option<String>,
-    /// Where it goes on; at the beginning if absent.
-    pub(super) link: Option<String>,
-    /// How often it failed.
-    pub(super) tries: u32,
+    pub(super) pushed_at: DateTime<Utc>,
+    /// Up to which push its commits have been read, as in [`Commits::read`]; none if absent.
+    pub(super) read: Option<i64>,
 }

@@ -5,13 +5,13 @@
 //! come first: an item that is new changes the first page, where at the end it could be on a page of its
 //! own that nobody knows of.
 
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::{
     super::{Change, ConnectorError, Page, client::ClientError},
-    api::{Api, Items, List, is_not_accessible, read},
-    cursor::{Inventory, Mark, Position, Under, is_over},
+    api::{Api, Items, List, is_not_accessible, read_all},
+    cursor::{Inventory, Mark, Position, Under, last_over},
+    repositories,
 };
 use crate::domain::sync::SkipReason;
 
@@ -28,15 +28,7 @@ pub(super) struct Listed {
 }
 
 pub(super) const REPOSITORIES: Listed = Listed {
-    list: List {
-        method: "repos.list",
-        path: &["user", "repos"],
-        query: &[
-            ("affiliation", "owner,collaborator,organization_member"),
-            ("sort", "created"),
-            ("direction", "desc"),
-        ],
-    },
+    list: repositories::REPOSITORIES,
     prefix: "repository",
     is_fetched: false,
     position: Position::Repositories,
@@ -66,16 +58,24 @@ pub(super) const GISTS: Listed = Listed {
 
 /// What of an item is needed here.
 #[derive(Deserialize)]
+#[serde(from = "Answered")]
 struct Head {
-    id: Option<Id>,
+    id: String,
     updated_at: Option<String>,
-    /// The repository within a star.
-    repo: Option<Starred>,
+}
+
+/// An item, or the repository within a star.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Star { repo: Item },
+    Item(Item),
 }
 
 #[derive(Deserialize)]
-struct Starred {
+struct Item {
     id: Id,
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +83,20 @@ struct Starred {
 enum Id {
     Number(u64),
     Text(String),
+}
+
+impl From<Answered> for Head {
+    fn from(answered: Answered) -> Self {
+        let (Answered::Star { repo: item } | Answered::Item(item)) = answered;
+        let id = match item.id {
+            Id::Number(id) => id.to_string(),
+            Id::Text(id) => id,
+        };
+        Self {
+            id,
+            updated_at: item.updated_at,
+        }
+    }
 }
 
 /// See [`super::super::Connector::changes`].
@@ -93,7 +107,14 @@ pub(super) async fn changes(
 ) -> Result<Page, ConnectorError> {
     let (under, begins) = match inventory.listing.take() {
         Some(under) => (under, false),
-        None => (Under::default(), true),
+        None => {
+            let over = last_over(api.access.clock.now());
+            let under = Under {
+                over,
+                ..Under::default()
+            };
+            (under, true)
+        }
     };
     let answer = match begins {
         true => changed(api, listed, &inventory).await,
@@ -105,36 +126,19 @@ pub(super) async fn changes(
             tracing::warn!(list = listed.list.method, error = %error, "a list is not accessible");
             let reason = SkipReason::NotAccessible;
             let skipped = Change::Unwanted(listed.list.method.to_owned(), reason);
-            return Ok(Page {
-                changes: vec![skipped],
-                next: (listed.position)(Inventory::default()).write()?,
-                more: false,
-                inventory_begins: false,
-                listing_complete: false,
-            });
+            let next = (listed.position)(Inventory::default()).write()?;
+            return Ok(Page::of(vec![skipped], next, false));
         }
         Err(error) => return Err(error.into()),
     };
     let Some(items) = page else {
-        return Ok(Page {
-            changes: Vec::new(),
-            next: (listed.position)(inventory).write()?,
-            more: false,
-            inventory_begins: false,
-            listing_complete: false,
-        });
+        let next = (listed.position)(inventory).write()?;
+        return Ok(Page::of(Vec::new(), next, false));
     };
     if begins {
         inventory.pages.clear();
     }
-    take(
-        listed,
-        inventory,
-        under,
-        items,
-        begins,
-        api.access.clock.now(),
-    )
+    take(listed, inventory, under, items, begins)
 }
 
 /// The first page, if any page changed.
@@ -163,33 +167,24 @@ fn take(
     mut under: Under,
     items: Items,
     begins: bool,
-    now: DateTime<Utc>,
 ) -> Result<Page, ConnectorError> {
-    let mut changes = Vec::with_capacity(items.items.len());
-    for item in items.items {
-        let head: Head = read(&item, listed.list.method)?;
-        let id = head.repo.map(|repository| repository.id).or(head.id);
-        let id = match id {
-            Some(Id::Number(id)) => format!("{}:{id}", listed.prefix),
-            Some(Id::Text(id)) => format!("{}:{id}", listed.prefix),
-            None => {
-                let reason = format!("{} answered an item without an id", listed.list.method);
-                return Err(ConnectorError::Unavailable(reason));
-            }
-        };
+    let (heads, mut changes) = read_all::<Head>(items.items, listed.list.method);
+    // What could not be read is not gone.
+    under.is_partial |= items.is_partial || !changes.is_empty();
+    for (head, item) in heads {
+        let id = format!("{}:{}", listed.prefix, head.id);
         if !listed.is_fetched {
             changes.push(Change::Given(id, item));
             continue;
         }
         let is_changed = head.updated_at > inventory.newest;
-        let settled = head.updated_at.filter(|second| is_over(second, now));
+        let settled = head.updated_at.filter(|second| *second <= under.over);
         under.newest = under.newest.max(settled);
         changes.push(match is_changed {
             true => Change::Changed(id),
             false => Change::Seen(id),
         });
     }
-    under.is_partial |= items.is_partial;
     inventory.pages.push(Mark {
         etag: items.etag,
         next: items.next.clone(),
@@ -202,11 +197,10 @@ fn take(
     } else {
         inventory.newest = under.newest.max(inventory.newest.take());
     }
+    let next = (listed.position)(inventory).write()?;
     Ok(Page {
-        changes,
-        next: (listed.position)(inventory).write()?,
-        more,
         inventory_begins: begins,
         listing_complete: is_complete,
+        ..Page::of(changes, next, more)
     })
 }

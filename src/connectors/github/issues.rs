@@ -1,29 +1,59 @@
 //! Issues and pull requests in the order in which they changed, and their comments.
 //!
 //! Pages by number would lose what moves to the end while they are read, so each page begins with the
-//! second in which the last of the page before changed.
+//! second in which the last of the page before changed. Only what changed in one second is read page by
+//! page, and from its beginning again until that shows nothing new.
+//!
+//! The second from which on is asked is always one that is over: what GitHub shows late, and what changes
+//! twice within a second, is met by the next pass.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use super::{
     super::{Change, ConnectorError, Page},
-    api::{Api, Items, List, Part, is_not_accessible, read},
-    cursor::{Issues, MAX_TRIES, Position, Thread, is_over},
+    api::{Api, Items, List, is_not_accessible, read_all},
+    cursor::{Issue, Issues, Position, Round, Task, What, last_over},
+    jobs::{Job, Outcome},
+    repositories,
 };
 use crate::domain::sync::SkipReason;
 
 const METHOD: &str = "issues.list";
+
 /// What of an issue is needed here.
 #[derive(Deserialize)]
 struct Head {
     id: u64,
     number: u64,
     updated_at: String,
-    repository_url: String,
+    repository_url: Place,
     #[serde(default)]
     comments: u64,
     pull_request: Option<serde::de::IgnoredAny>,
+}
+
+/// Whose repository an issue is in, and which.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Place {
+    owner: String,
+    repository: String,
+}
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        let mut names = url.rsplit('/');
+        let (Some(repository), Some(owner)) = (names.next(), names.next()) else {
+            return Err("no repository's address");
+        };
+        Ok(Self {
+            owner: owner.to_owned(),
+            repository: repository.to_owned(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -33,12 +63,14 @@ struct CommentHead {
 
 /// See [`super::super::Connector::changes`].
 pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, ConnectorError> {
-    if issues.is_resting {
-        issues.is_read = false;
-        issues.threads.append(&mut issues.later);
-    }
-    if let Some(thread) = issues.threads.pop_front() {
-        return comments(api, issues, thread).await;
+    let Some(began) = issues.began else {
+        return begin(api, issues).await;
+    };
+    // While one second is read page by page, nothing comes between.
+    if issues.round.is_none()
+        && let Some(job) = issues.jobs.next()
+    {
+        return beside(api, issues, job).await;
     }
     let mut query = vec![
         ("filter", "all"),
@@ -55,14 +87,18 @@ pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, Co
         path: &["issues"],
         query: &query,
     };
-    let link = issues.link.as_deref();
+    let round = issues.round.take();
+    let link = round.as_ref().map(|round| round.link.as_str());
     let etag = issues.etag.as_deref().filter(|_| link.is_none());
     match api.list(list, link, etag).await {
         Ok(None) => {
             issues.is_read = true;
             page(issues, Vec::new())
         }
-        Ok(Some(items)) => take(issues, items, api.access.clock.now()),
+        Ok(Some(items)) => {
+            let over = last_over(api.access.clock.now());
+            take(issues, items, began, round, over)
+        }
         Err(error) if is_not_accessible(&error) => {
             tracing::warn!(list = METHOD, error = %error, "a list is not accessible");
             let skipped = Change::Unwanted(METHOD.to_owned(), SkipReason::NotAccessible);
@@ -73,151 +109,211 @@ pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, Co
     }
 }
 
-/// Takes a page of issues.
-fn take(mut issues: Issues, items: Items, now: DateTime<Utc>) -> Result<Page, ConnectorError> {
-    let mut changes = Vec::with_capacity(items.items.len());
-    let mut heads = Vec::with_capacity(items.items.len());
-    for item in items.items {
-        let head: Head = read(&item, METHOD)?;
-        let is_known =
-            issues.since.as_ref() == Some(&head.updated_at) && issues.seen.contains(&head.id);
-        if !is_known {
-            issues.threads.extend(threads(&head)?);
-            changes.push(Change::Given(format!("issue:{}", head.id), item));
+/// Begins a pass. The issues of a repository that can be seen only now may have changed long ago, so
+/// they are read whole; before the first pass nothing has been read, and nothing is new.
+async fn begin(api: Api<'_>, mut issues: Issues) -> Result<Page, ConnectorError> {
+    let before = issues.repositories.clone();
+    let walk = repositories::walk(api, &mut issues.repositories).await?;
+    for repository in walk.changed {
+        if !before.is_empty() && !repositories::has(&before, repository.id) {
+            issues.jobs.add(Task {
+                owner: repository.owner.login,
+                repository: repository.name,
+                what: What::Issues,
+            });
         }
-        heads.push(head);
     }
-    let newest = heads.iter().map(|head| &head.updated_at).max().cloned();
+    let now = api.access.clock.now();
+    issues.jobs.resume(now);
+    issues.began = Some(now);
+    issues.is_read = false;
+    page(issues, walk.skipped)
+}
+
+/// Takes a page of issues. What changed up to `over`, when the round began of which it is, did so in
+/// seconds that are over.
+fn take(
+    mut issues: Issues,
+    items: Items,
+    began: DateTime<Utc>,
+    round: Option<Round>,
+    over: String,
+) -> Result<Page, ConnectorError> {
+    if issues.is_partial && !items.is_partial {
+        // What was left out may have changed long ago.
+        let all = Issues {
+            began: issues.began,
+            repositories: issues.repositories,
+            jobs: issues.jobs,
+            ..Issues::default()
+        };
+        return page(all, Vec::new());
+    }
+    issues.is_partial = items.is_partial;
+    let (mut heads, mut changes) = read_all::<Head>(items.items, METHOD);
+    if issues.is_partial {
+        let reason = SkipReason::NotAccessible;
+        changes.push(Change::Unwanted(METHOD.to_owned(), reason));
+    }
+    let is_first_page = round.is_none();
+    let (over, was_new) = round.map_or((over, false), |round| (round.over, round.is_new));
+    if is_first_page {
+        issues.fresh.retain(|(_, changed)| *changed > over);
+    }
+    let is_of_second =
+        |issues: &Issues, head: &Head| issues.since.as_ref() == Some(&head.updated_at);
+    let is_known_of_second =
+        |issues: &Issues, head: &Head| is_of_second(issues, head) && issues.seen.contains(&head.id);
+    let newest = heads.iter().map(|(head, _)| &head.updated_at);
+    let newest = newest.filter(|second| **second <= over).max().cloned();
     let moves = newest.is_some() && newest > issues.since;
-    if moves {
+    let is_new = was_new
+        || heads
+            .iter()
+            .any(|(head, _)| is_of_second(&issues, head) && !is_known_of_second(&issues, head));
+    let ends = moves || items.next.is_none();
+    let again = ends && is_new && !is_first_page;
+    if again {
+        // The rest comes with the round that is made once more.
+        heads.retain(|(head, _)| is_of_second(&issues, head));
+    }
+    for (head, item) in &heads {
+        let fresh = (head.id, head.updated_at.clone());
+        let is_fresh = head.updated_at > over;
+        let is_known = is_known_of_second(&issues, head);
+        if is_known || is_fresh && issues.fresh.contains(&fresh) {
+            continue;
+        }
+        for task in threads(head) {
+            issues.jobs.renew(task.clone(), |other| *other == task);
+        }
+        if is_fresh {
+            issues.fresh.push(fresh);
+        }
+        changes.push(Change::Given(format!("issue:{}", head.id), item.clone()));
+    }
+    if moves && !again {
         issues.since = newest;
         issues.seen.clear();
-        issues.etag = None;
-        issues.link = None;
-    } else {
-        // What changes comes last: a page says that nothing did only if it would be on this one.
-        let is_last = issues.link.is_none() && items.next.is_none() && !items.is_full;
-        issues.etag = items.etag.filter(|_| is_last);
-        issues.link = items.next;
     }
-    if issues
-        .since
-        .as_ref()
-        .is_some_and(|since| is_over(since, now))
-    {
-        for head in heads {
-            let is_last = issues.since.as_ref() == Some(&head.updated_at);
-            if is_last && !issues.seen.contains(&head.id) {
-                issues.seen.push(head.id);
-            }
+    for (head, _) in &heads {
+        if is_of_second(&issues, head) && !issues.seen.contains(&head.id) {
+            issues.seen.push(head.id);
         }
     }
-    // Those of a second that is not over come once more, and that once is enough.
-    issues.is_read = !moves && issues.link.is_none();
+    // What changes comes last: a page says that nothing did only if it would be on this one. What was
+    // read in a second that was not over is to come once more.
+    let tells = is_first_page && ends && !moves && !items.is_full;
+    let tells = tells && issues.fresh.is_empty() && !issues.is_partial;
+    issues.etag = items.etag.filter(|_| tells);
+    let next = items.next.filter(|_| !ends);
+    issues.round = next.map(|link| Round { link, over, is_new });
+    // In a busy account the list has no end: what changes during the pass is for the next one.
+    let began = began.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let is_caught_up = moves && issues.since.as_ref() >= Some(&began);
+    issues.is_read = ends && !again && (!moves || is_caught_up);
     page(issues, changes)
 }
 
 /// The comments to be read of an issue that changed.
-fn threads(head: &Head) -> Result<Vec<Thread>, ConnectorError> {
-    let mut names = head.repository_url.rsplit('/');
-    let (Some(repository), Some(owner)) = (names.next(), names.next()) else {
-        let reason = format!("{METHOD} answered an issue of no repository");
-        return Err(ConnectorError::Unavailable(reason));
-    };
-    let thread = |on_code| Thread {
-        owner: owner.to_owned(),
-        repository: repository.to_owned(),
+fn threads(head: &Head) -> Vec<Task> {
+    let issue = Issue {
+        id: head.id,
         number: head.number,
-        on_code,
-        link: None,
-        tries: 0,
     };
-    let mut threads = Vec::new();
+    let mut whats = Vec::new();
     if head.comments > 0 {
-        threads.push(thread(false));
+        whats.push(What::Comments(issue.clone()));
     }
     // How many there are on its code is told nowhere in a list.
     if head.pull_request.is_some() {
-        threads.push(thread(true));
+        whats.push(What::CodeComments(issue));
     }
-    Ok(threads)
+    let task = |what| Task {
+        owner: head.repository_url.owner.clone(),
+        repository: head.repository_url.repository.clone(),
+        what,
+    };
+    whats.into_iter().map(task).collect()
 }
 
-/// Reads a page of comments.
-async fn comments(
-    api: Api<'_>,
-    mut issues: Issues,
-    mut thread: Thread,
-) -> Result<Page, ConnectorError> {
-    let number = thread.number.to_string();
-    let (method, prefix, kind) = match thread.on_code {
-        true => ("review_comments.list", "review_comment", "pulls"),
-        false => ("comments.list", "comment", "issues"),
+/// Reads a page of another list.
+async fn beside(api: Api<'_>, mut issues: Issues, job: Job<Task>) -> Result<Page, ConnectorError> {
+    let Task {
+        owner,
+        repository,
+        what,
+    } = job.of.clone();
+    let number = match &what {
+        What::Issues => String::new(),
+        What::Comments(issue) | What::CodeComments(issue) => issue.number.to_string(),
     };
-    let path = [
-        "repos",
-        &thread.owner,
-        &thread.repository,
-        kind,
-        &number,
-        "comments",
-    ];
+    let (method, prefix, path) = match what {
+        What::Issues => ("repos.issues.list", "issue", ["issues", "", ""]),
+        What::Comments(_) => ("comments.list", "comment", ["issues", &number, "comments"]),
+        What::CodeComments(_) => (
+            "review_comments.list",
+            "review_comment",
+            ["pulls", &number, "comments"],
+        ),
+    };
+    let mut segments = vec!["repos", &owner, &repository];
+    segments.extend(path.into_iter().filter(|segment| !segment.is_empty()));
+    // In this order nothing moves while the pages are read.
+    let query: &[_] = match what {
+        What::Issues => &[("state", "all"), ("sort", "created"), ("direction", "asc")],
+        _ => &[],
+    };
     let list = List {
         method,
-        path: &path,
-        query: &[],
+        path: &segments,
+        query,
     };
-    let (items, skipped) = match api.part(list, thread.link.as_deref()).await? {
-        Part::Had(items) => (Some(items), None),
-        Part::TooLarge => (None, Some(SkipReason::TooLarge)),
-        Part::NotAccessible(detail) => {
-            tracing::info!(list = method, error = detail, "comments are not accessible");
-            (None, Some(SkipReason::NotAccessible))
+    let part = api.part(list, job.link.as_deref()).await?;
+    let now = api.access.clock.now();
+    let id = match number.is_empty() {
+        true => format!("{method}:{owner}/{repository}"),
+        false => format!("{method}:{owner}/{repository}#{number}"),
+    };
+    let items = match issues.jobs.settle(job, method, part, now)? {
+        Outcome::Had(items, _) => items,
+        Outcome::Skipped(reason) => return page(issues, vec![Change::Unwanted(id, reason)]),
+        Outcome::Gone => {
+            let change = match what {
+                What::Issues => Change::Unwanted(id, SkipReason::NotAccessible),
+                What::Comments(issue) | What::CodeComments(issue) => {
+                    Change::Gone(format!("issue:{}", issue.id))
+                }
+            };
+            return page(issues, vec![change]);
         }
-        Part::Failed(detail) => {
-            tracing::warn!(list = method, error = detail, "comments could not be had");
-            thread.tries += 1;
-            match thread.tries >= MAX_TRIES {
-                true => (None, Some(SkipReason::GaveUp)),
-                false => (None, Some(SkipReason::Postponed)),
+    };
+    let mut changes;
+    if what == What::Issues {
+        let (heads, unreadable) = read_all::<Head>(items, method);
+        changes = unreadable;
+        for (head, item) in heads {
+            for task in threads(&head) {
+                // Before the next page, so that they do not pile up.
+                issues.jobs.add_first(task);
             }
+            changes.push(Change::Given(format!("issue:{}", head.id), item));
         }
-    };
-    let mut changes = Vec::new();
-    if let Some(reason) = skipped {
-        let Thread {
-            owner, repository, ..
-        } = &thread;
-        let id = format!("{method}:{owner}/{repository}#{number}");
-        changes.push(Change::Unwanted(id, reason));
-        if reason == SkipReason::Postponed {
-            thread.link = None;
-            issues.later.push_back(thread);
-            return page(issues, changes);
-        }
-    }
-    if let Some(items) = items {
-        for item in items.items {
-            let head: CommentHead = read(&item, method)?;
-            changes.push(Change::Given(format!("{prefix}:{}", head.id), item));
-        }
-        if items.next.is_some() {
-            thread.link = items.next;
-            issues.threads.push_front(thread);
-        }
+    } else {
+        let (heads, unreadable) = read_all::<CommentHead>(items, method);
+        changes = unreadable;
+        let given =
+            |(head, item): (CommentHead, _)| Change::Given(format!("{prefix}:{}", head.id), item);
+        changes.extend(heads.into_iter().map(given));
     }
     page(issues, changes)
 }
 
 /// A page; the pass ends with it where nothing is left to be read.
 fn page(mut issues: Issues, changes: Vec<Change>) -> Result<Page, ConnectorError> {
-    issues.is_resting = issues.is_read && issues.threads.is_empty();
-    let more = !issues.is_resting;
-    Ok(Page {
-        changes,
-        next: Position::Issues(issues).write()?,
-        more,
-        inventory_begins: false,
-        listing_complete: false,
-    })
+    let more = !issues.is_read || !issues.jobs.is_done();
+    if !more {
+        issues.began = None;
+    }
+    Ok(Page::of(changes, Position::Issues(issues).write()?, more))
 }

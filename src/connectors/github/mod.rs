@@ -12,7 +12,9 @@ mod commits;
 mod cursor;
 mod inventory;
 mod issues;
+mod jobs;
 mod record;
+mod repositories;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -26,6 +28,7 @@ use super::{
 };
 use crate::domain::{IntegrationId, ServiceName, sync::SkipReason};
 use api::{Api, is_not_accessible, read};
+use classify::DELETED;
 use cursor::{Commits, Inventory, Issues, Position};
 
 /// Requests a minute of one account, below the 900 points that GitHub grants before it refuses.
@@ -109,7 +112,7 @@ impl Connector for Github {
 
     fn start(
         &self,
-        account: &Account,
+        _account: &Account,
         stream: Stream,
         _listing: Listing,
         _now: DateTime<Utc>,
@@ -118,10 +121,7 @@ impl Connector for Github {
             "profile" => Position::Profile { etag: None },
             "repositories" => Position::Repositories(Inventory::default()),
             "issues" => Position::Issues(Issues::default()),
-            "commits" => Position::Commits(Commits {
-                login: account.name.clone(),
-                ..Commits::default()
-            }),
+            "commits" => Position::Commits(Commits::default()),
             "starred" => Position::Starred(Inventory::default()),
             _ => Position::Gists(Inventory::default()),
         };
@@ -183,13 +183,8 @@ async fn profile(api: Api<'_>, etag: Option<String>) -> Result<Page, ConnectorEr
             )
         }
     };
-    Ok(Page {
-        changes,
-        next: Position::Profile { etag }.write()?,
-        more: false,
-        inventory_begins: false,
-        listing_complete: false,
-    })
+    let next = Position::Profile { etag }.write()?;
+    Ok(Page::of(changes, next, false))
 }
 
 /// One gist. Whatever else there is came with its list and cannot be asked for by its id; who asks for
@@ -205,7 +200,9 @@ async fn fetch(api: Api<'_>, id: String) -> (String, Result<Fetched, ClientError
             body,
             large: None,
         })),
-        Err(ClientError::NotFound) => Ok(Fetched::Missing),
+        Err(ClientError::NotFound | ClientError::Rejected { code: DELETED, .. }) => {
+            Ok(Fetched::Missing)
+        }
         Err(ClientError::TooLarge(_)) => Ok(Fetched::Skipped(SkipReason::TooLarge)),
         Err(error) if is_not_accessible(&error) => Ok(Fetched::Skipped(SkipReason::NotAccessible)),
         Err(error) => Err(error),

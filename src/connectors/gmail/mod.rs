@@ -312,13 +312,7 @@ fn read_list(answer: ListMessagesResponse) -> (Vec<String>, Option<String>) {
 }
 
 fn page(changes: Vec<Change>, position: &Position, more: bool) -> Result<Page, ConnectorError> {
-    Ok(Page {
-        changes,
-        next: position.write()?,
-        more,
-        inventory_begins: false,
-        listing_complete: false,
-    })
+    Ok(Page::of(changes, position.write()?, more))
 }
 
 /// The page that ends a resync's listing; the history follows.

@@ -428,6 +428,12 @@ impl Inner {
             .into_owned()
             .collect();
         let query: HashMap<String, String> = pairs.into_iter().collect();
+        if let Some(url) = self.account.moved(path) {
+            let location = target
+                .split_once('?')
+                .map_or(url.clone(), |(_, query)| format!("{url}?{query}"));
+            return refusal(301, &[("location", location)], "Moved Permanently");
+        }
         let Some(value) = self.account.at(path, &query) else {
             return refusal(404, &[], "Not Found");
         };
@@ -456,7 +462,9 @@ impl Inner {
             }
             object => object.to_string(),
         };
-        let etag = format!("W/\"{:x}\"", Sha256::digest(body.as_bytes()));
+        // Another token has other entity tags.
+        let etag = Sha256::digest(format!("{token} {body}").as_bytes());
+        let etag = format!("W/\"{etag:x}\"");
         fields.insert(header::ETAG, etag.parse().unwrap());
         if headers
             .get(header::IF_NONE_MATCH)

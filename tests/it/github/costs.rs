@@ -25,8 +25,8 @@ async fn a_sync_without_changes_costs_nothing() {
     assert_eq!(run["counts"]["listed"], 0, "{run}");
     let asked = github.asked();
     assert!(asked.iter().all(|asked| asked.status == 304), "{asked:#?}");
-    // The profile, the repositories twice, three pages of stars, gists and issues.
-    assert_eq!(asked.len(), 8, "{asked:#?}");
+    // The profile twice, the repositories three times, three pages of stars, gists and issues.
+    assert_eq!(asked.len(), 10, "{asked:#?}");
     for asked in &asked {
         assert_eq!(asked.headers["x-github-api-version"], "2022-11-28");
         assert!(
@@ -99,7 +99,7 @@ async fn changes_cost_what_the_page_about_github_says() {
     let changes: [(Change, u64); 4] = [
         (|_| {}, 0),
         (|account| account.answer(3), 3),
-        (|account| account.push("two", 1), 3),
+        (|account| account.push("two", 1), 4),
         (|account| account.like("c/d"), 1),
     ];
     for (index, (change, units)) in changes.into_iter().enumerate() {
@@ -108,10 +108,10 @@ async fn changes_cost_what_the_page_about_github_says() {
         assert_eq!(run["quota_units"], units, "change {index}: {run}");
         assert_stored(&app, &github, &id).await;
     }
-    // Whose the account is, what it says of itself, and that no issue came since; two lists of
-    // repositories, of issues, stars and gists one each; three pages of comments, one of those on code,
-    // four of commits, and a gist.
+    // Whose the account is, what it says of itself, whose commits are wanted, and that no issue came
+    // since; three lists of repositories, of issues, stars and gists one each; three pages of comments,
+    // one of those on code, four of commits, and a gist.
     let other = connect_github(&app).await;
     let run = app.sync(&other).await;
-    assert_eq!(run["quota_units"], 3 + 2 + 3 + 3 + 1 + 4 + 1, "{run}");
+    assert_eq!(run["quota_units"], 4 + 3 + 3 + 3 + 1 + 4 + 1, "{run}");
 }

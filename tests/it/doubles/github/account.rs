@@ -1,12 +1,11 @@
 //! What the account of the stand-in has, what may happen to it, and what of it must be stored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const LOGIN: &str = "ada";
 const USER_ID: u64 = 7;
 
 /// Everything the account has.
@@ -16,10 +15,15 @@ pub struct Account {
     /// When that life began.
     pub born: DateTime<Utc>,
     ids: u64,
+    login: String,
     repositories: Vec<Value>,
+    /// Ids of the repositories that the token may not see.
+    hidden: BTreeSet<u64>,
+    /// Repositories by the names that they had.
+    former: BTreeMap<String, u64>,
     issues: Vec<Value>,
-    /// By the path of their list.
-    comments: BTreeMap<String, Vec<Value>>,
+    /// By the id of their repository and what follows it in the path of their list.
+    comments: BTreeMap<(u64, String), Vec<Value>>,
     commits: BTreeMap<String, Vec<Value>>,
     stars: Vec<Value>,
     gists: Vec<Value>,
@@ -36,7 +40,10 @@ impl Account {
             seconds: 0,
             born: "2026-01-01T00:00:00Z".parse().unwrap(),
             ids: 1000,
+            login: "ada".to_owned(),
             repositories: Vec::new(),
+            hidden: BTreeSet::new(),
+            former: BTreeMap::new(),
             issues: Vec::new(),
             comments: BTreeMap::new(),
             commits: BTreeMap::new(),
@@ -53,6 +60,11 @@ impl Account {
         self.time()
     }
 
+    /// Time in which nothing happens.
+    pub fn pass(&mut self, time: TimeDelta) {
+        self.seconds += time.num_seconds();
+    }
+
     fn time(&self) -> String {
         (self.born + TimeDelta::seconds(self.seconds)).to_rfc3339_opts(SecondsFormat::Secs, true)
     }
@@ -63,7 +75,7 @@ impl Account {
     }
 
     fn user(&self) -> Value {
-        json!({"login": LOGIN, "id": USER_ID, "name": "Ada", "bio": self.bio,
+        json!({"login": self.login, "id": USER_ID, "name": "Ada", "bio": self.bio,
             "html_url": "https://github.com/ada", "created_at": "2020-01-01T00:00:00Z"})
     }
 
@@ -71,14 +83,52 @@ impl Account {
         self.bio = bio.to_owned();
     }
 
+    /// The owner goes by another name, and so do the repositories. Where they were, they are named as moved.
+    pub fn rename(&mut self, login: &str) {
+        self.login = login.to_owned();
+        let now = self.now();
+        for repository in &mut self.repositories {
+            let id = repository["id"].as_u64().unwrap();
+            let name = repository["full_name"].as_str().unwrap().to_owned();
+            self.former.insert(name, id);
+            let name = repository["name"].as_str().unwrap();
+            repository["full_name"] = json!(format!("{login}/{name}"));
+            repository["owner"]["login"] = json!(login);
+            repository["updated_at"] = json!(now);
+        }
+    }
+
+    /// The token may not see this repository, or from now on.
+    pub fn hide(&mut self, name: &str) {
+        let id = self.repository(name)["id"].as_u64().unwrap();
+        self.hidden.insert(id);
+    }
+
+    pub fn show(&mut self, name: &str) {
+        let id = self.repository(name)["id"].as_u64().unwrap();
+        self.hidden.remove(&id);
+    }
+
+    /// Where a repository is that had another name when this path was made.
+    pub(super) fn moved(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix("/repos/")?;
+        let (at, _) = rest.match_indices('/').nth(1)?;
+        let id = self.former.get(&rest[..at])?;
+        Some(format!("{}/repositories/{id}{}", self.base, &rest[at..]))
+    }
+
+    fn is_hidden(&self, repository: &Value) -> bool {
+        self.hidden.contains(&repository["id"].as_u64().unwrap())
+    }
+
     /// A repository of the owner's, with so many commits by the owner.
     pub fn add_repository(&mut self, name: &str, commits: usize) -> u64 {
         let (id, now) = (self.id(), self.now());
         self.repositories.push(json!({
-            "id": id, "name": name, "full_name": format!("{LOGIN}/{name}"),
-            "owner": {"login": LOGIN, "id": USER_ID}, "private": true, "fork": false,
+            "id": id, "name": name, "full_name": format!("{}/{name}", self.login),
+            "owner": {"login": self.login, "id": USER_ID}, "private": true, "fork": false,
             "description": format!("about {name}"), "topics": ["rust"], "stargazers_count": 1,
-            "html_url": format!("https://github.com/{LOGIN}/{name}"),
+            "html_url": format!("https://github.com/x/{name}"),
             "created_at": now, "updated_at": now, "pushed_at": null,
         }));
         if commits > 0 {
@@ -121,11 +171,11 @@ impl Account {
             let now = self.now();
             let sha = format!("{:x}", Sha256::digest(self.id().to_string()));
             let sha = &sha[..40];
-            let url = format!("{}/repos/{LOGIN}/{name}/commits/{sha}", self.base);
+            let url = format!("{}/repos/{}/{name}/commits/{sha}", self.base, self.login);
             let who = json!({"name": "Ada", "email": "ada@example.com", "date": now});
-            let commit = json!({"sha": sha, "url": url, "author": {"login": LOGIN, "id": USER_ID},
+            let commit = json!({"sha": sha, "url": url, "author": {"id": USER_ID},
                 "commit": {"message": format!("Commit {sha}"), "author": who, "committer": who},
-                "parents": [], "html_url": format!("https://github.com/{LOGIN}/{name}/commit/{sha}")});
+                "parents": [], "html_url": format!("https://github.com/x/{name}/commit/{sha}")});
             // The newest first.
             self.commits
                 .entry(name.to_owned())
@@ -135,16 +185,19 @@ impl Account {
         }
     }
 
-    /// An issue, or a pull request, with so many comments.
+    /// An issue, or a pull request, with so many comments. How many there are then names it here; GitHub
+    /// numbers those of each repository from 1.
     pub fn add_issue(&mut self, repository: &str, pull_request: bool, comments: usize) -> u64 {
         let (id, now) = (self.id(), self.now());
-        let number = self.issues.len() as u64 + 1;
-        let url = format!("{}/repos/{LOGIN}/{repository}", self.base);
+        let of = self.repository(repository)["id"].clone();
+        let all = self.issues.len() as u64 + 1;
+        let others = self.issues.iter().filter(|issue| issue["repository"] == of);
+        let number = others.count() + 1;
         let mut issue = json!({
-            "id": id, "number": number, "title": format!("Issue {number} version 1"),
+            "id": id, "number": number, "repository": of, "title": format!("Issue {number} version 1"),
             "body": "What is this?", "user": {"login": "grace", "id": 8}, "state": "open",
             "labels": [{"name": "question"}], "assignees": [], "comments": 0,
-            "repository_url": url, "html_url": format!("https://github.com/x/{number}"),
+            "html_url": format!("https://github.com/x/{number}"),
             "created_at": now, "updated_at": now,
         });
         if pull_request {
@@ -152,14 +205,23 @@ impl Account {
         }
         self.issues.push(issue);
         for _ in 0..comments {
-            self.comment(number, false);
+            self.comment(all, false);
         }
-        number
+        all
     }
 
     fn issue(&mut self, number: u64) -> &mut Value {
-        let mut found = self.issues.iter_mut();
-        found.find(|issue| issue["number"] == number).unwrap()
+        &mut self.issues[number as usize - 1]
+    }
+
+    fn url_of(&self, repository: &Value) -> String {
+        let mut all = self.repositories.iter();
+        let found = all.find(|other| other["id"] == *repository).unwrap();
+        format!(
+            "{}/repos/{}",
+            self.base,
+            found["full_name"].as_str().unwrap()
+        )
     }
 
     /// Changes an issue's title to that of its next version.
@@ -173,6 +235,13 @@ impl Account {
         issue["updated_at"] = json!(now);
     }
 
+    /// An issue changes, and shows it as if that had been before the newest change.
+    pub fn edit_issue_as_if_before(&mut self, number: u64) {
+        self.seconds -= 2;
+        self.edit_issue(number);
+        self.seconds += 1;
+    }
+
     pub fn label_issue(&mut self, number: u64, label: &str) {
         self.issue(number)["labels"] = json!([{"name": label}]);
         let now = self.time();
@@ -182,24 +251,29 @@ impl Account {
     /// A comment, on the code of a pull request if so.
     pub fn comment(&mut self, number: u64, on_code: bool) -> u64 {
         let (id, now) = (self.id(), self.now());
+        let login = self.login.clone();
         let issue = self.issue(number);
         issue["updated_at"] = json!(now);
-        let url = issue["repository_url"].as_str().unwrap().to_owned();
+        let (repository, number) = (issue["repository"].clone(), issue["number"].clone());
+        if !on_code {
+            issue["comments"] = json!(issue["comments"].as_u64().unwrap() + 1);
+        }
         let mut comment = json!({"id": id, "body": format!("Comment {id}"),
-            "user": {"login": LOGIN, "id": USER_ID}, "created_at": now, "updated_at": now,
+            "user": {"login": login, "id": USER_ID}, "created_at": now, "updated_at": now,
             "html_url": format!("https://github.com/x/{number}#{id}")});
+        let url = self.url_of(&repository);
         let kind = if on_code {
             comment["pull_request_url"] = json!(format!("{url}/pulls/{number}"));
             comment["path"] = json!("src/main.rs");
             "pulls"
         } else {
-            let count = issue["comments"].as_u64().unwrap();
-            issue["comments"] = json!(count + 1);
             comment["issue_url"] = json!(format!("{url}/issues/{number}"));
             "issues"
         };
-        let path = url.strip_prefix(&self.base).unwrap();
-        let list = format!("{path}/{kind}/{number}/comments");
+        let list = (
+            repository.as_u64().unwrap(),
+            format!("{kind}/{number}/comments"),
+        );
         self.comments.entry(list).or_default().push(comment);
         id
     }
@@ -233,7 +307,7 @@ impl Account {
         self.gists.insert(
             0,
             json!({"id": id, "description": format!("Gist {number} version 1"),
-            "public": false, "owner": {"login": LOGIN, "id": USER_ID}, "created_at": now,
+            "public": false, "owner": {"login": "ada", "id": USER_ID}, "created_at": now,
             "updated_at": now, "html_url": format!("https://gist.github.com/{id}")}),
         );
         id
@@ -256,7 +330,11 @@ impl Account {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let mut ledger = BTreeMap::new();
         ledger.insert(format!("profile:{USER_ID}"), self.bio.clone());
+        let seen = |id: &Value| !self.hidden.contains(&id.as_u64().unwrap());
         for repository in &self.repositories {
+            if self.is_hidden(repository) {
+                continue;
+            }
             let name = repository["name"].as_str().unwrap();
             let id = &repository["id"];
             ledger.insert(format!("repository:{id}"), text(&repository["description"]));
@@ -268,10 +346,16 @@ impl Account {
                 );
             }
         }
-        for issue in &self.issues {
+        for issue in self
+            .issues
+            .iter()
+            .filter(|issue| seen(&issue["repository"]))
+        {
             ledger.insert(format!("issue:{}", issue["id"]), text(&issue["title"]));
         }
-        for comment in self.comments.values().flatten() {
+        let comments = self.comments.iter();
+        let comments = comments.filter(|((repository, _), _)| !self.hidden.contains(repository));
+        for comment in comments.flat_map(|(_, comments)| comments) {
             let prefix = match comment["path"].is_string() {
                 true => "review_comment",
                 false => "comment",
@@ -303,13 +387,22 @@ impl Account {
             list.iter().filter(later).cloned().collect::<Vec<_>>()
         };
         let says = |name: &str, value: &str| query.get(name).is_some_and(|text| text == value);
-        if let Some(list) = self.comments.get(path) {
-            return Some(json!(since(list, "updated_at")));
-        }
-        match path.split('/').skip(1).collect::<Vec<_>>()[..] {
+        let repository = |segments: &[&str]| {
+            let mut all = self.repositories.iter();
+            let found = all.find(|repository| match segments {
+                ["repositories", id] => id.parse::<u64>().is_ok_and(|id| repository["id"] == id),
+                ["repos", owner, name] => repository["full_name"] == format!("{owner}/{name}"),
+                _ => false,
+            });
+            found.filter(|repository| !self.is_hidden(repository))
+        };
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        match segments[..] {
             ["user"] => Some(self.user()),
             ["user", "repos"] => {
-                let mut list = self.repositories.clone();
+                let all = self.repositories.iter();
+                let all = all.filter(|repository| !self.is_hidden(repository));
+                let mut list: Vec<&Value> = all.collect();
                 if says("sort", "created") && says("direction", "desc") {
                     list.reverse();
                 }
@@ -329,37 +422,60 @@ impl Account {
                     json!({"a.txt": {"filename": "a.txt", "content": "Contents", "size": 8}});
                 Some(gist)
             }
-            ["issues"] => {
-                let mut list = since(&self.issues, "updated_at");
-                if says("sort", "updated") && says("direction", "asc") && says("state", "all") {
-                    list.sort_by_key(|issue| issue["updated_at"].to_string());
+            ["issues"] => Some(json!(self.issues_of(None, query))),
+            ["repos", _, _, ref rest @ ..] | ["repositories", _, ref rest @ ..] => {
+                let of = repository(&segments[..segments.len() - rest.len()])?;
+                let id = of["id"].as_u64().unwrap();
+                match rest {
+                    ["commits"] => {
+                        let name = of["name"].as_str().unwrap();
+                        // Somebody whom GitHub does not know has made no commit.
+                        let by = query.get("author").is_none_or(|login| *login == self.login);
+                        let list = self.commits.get(name).filter(|_| by);
+                        let since = query.get("since").map(String::as_str).unwrap_or_default();
+                        let later = |commit: &&Value| {
+                            commit["commit"]["committer"]["date"].as_str().unwrap() >= since
+                        };
+                        Some(json!(
+                            list.into_iter().flatten().filter(later).collect::<Vec<_>>()
+                        ))
+                    }
+                    ["issues"] => Some(json!(self.issues_of(Some(&of["id"]), query))),
+                    ["issues" | "pulls", number, "comments"] => {
+                        let number: u64 = number.parse().ok()?;
+                        let mut all = self.issues.iter();
+                        all.find(|issue| issue["repository"] == id && issue["number"] == number)?;
+                        let list = self.comments.get(&(id, rest.join("/")));
+                        Some(json!(since(list.map_or(&[], Vec::as_slice), "updated_at")))
+                    }
+                    _ => None,
                 }
-                Some(json!(list))
-            }
-            ["repos", _, name, "commits"] => {
-                self.repositories
-                    .iter()
-                    .find(|repository| repository["name"] == name)?;
-                let by = |commit: &&Value| {
-                    query
-                        .get("author")
-                        .is_none_or(|login| commit["author"]["login"] == *login)
-                };
-                let empty = Vec::new();
-                let list = self.commits.get(name).unwrap_or(&empty);
-                let list: Vec<Value> = list.iter().filter(by).cloned().collect();
-                let since = query.get("since").map(String::as_str).unwrap_or_default();
-                let later = |commit: &&Value| {
-                    commit["commit"]["committer"]["date"].as_str().unwrap() >= since
-                };
-                Some(json!(list.iter().filter(later).collect::<Vec<_>>()))
-            }
-            ["repos", _, _, "issues" | "pulls", number, "comments"] => {
-                let number: u64 = number.parse().ok()?;
-                self.issues.iter().find(|issue| issue["number"] == number)?;
-                Some(json!([]))
             }
             _ => None,
         }
+    }
+
+    /// The issues of one repository, or of all that can be seen.
+    fn issues_of(&self, repository: Option<&Value>, query: &HashMap<String, String>) -> Vec<Value> {
+        let says = |name: &str, value: &str| query.get(name).is_some_and(|text| text == value);
+        let since = query.get("since").map(String::as_str).unwrap_or_default();
+        let all = self.issues.iter().filter(|issue| match repository {
+            Some(repository) => issue["repository"] == *repository,
+            None => !self.hidden.contains(&issue["repository"].as_u64().unwrap()),
+        });
+        let later = all.filter(|issue| issue["updated_at"].as_str().unwrap() >= since);
+        let mut list: Vec<Value> = later.cloned().collect();
+        for issue in &mut list {
+            issue["repository_url"] = json!(self.url_of(&issue["repository"]));
+        }
+        // Without these the newest come first, and only those that are open.
+        match says("state", "all") && says("direction", "asc") {
+            false => list.reverse(),
+            true if says("sort", "updated") => {
+                list.sort_by_key(|issue| issue["updated_at"].to_string());
+            }
+            true => {}
+        }
+        list
     }
 }
