@@ -59,6 +59,8 @@ pub struct Access {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Waits that the service asks for are kept as long as they end by then.
+    pub patient_until: DateTime<Utc>,
     /// Whether spam and trash are wanted (`sync_settings.include_spam_trash`).
     pub include_spam_trash: bool,
     /// Once it is cancelled, [`Connector::fetch`] begins no further call. Those under way are answered:

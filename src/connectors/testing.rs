@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
@@ -170,6 +170,7 @@ impl TestServer {
             governor: Arc::new(Governor::new(None, Spending::default(), clock.clone())),
             clock: clock.clone(),
             metrics: Arc::new(Metrics::new(clock.now(), [])),
+            patient_until: clock.now() + TimeDelta::minutes(10),
             include_spam_trash: false,
             leaving: Default::default(),
         };

@@ -76,6 +76,7 @@ fn of(
         governor: Arc::new(governor),
         clock: Arc::clone(&engine.clock),
         metrics: Arc::clone(&engine.metrics),
+        patient_until: engine.limits.hold_until(engine.clock.now()),
         include_spam_trash: settings.include_spam_trash,
         leaving: CancellationToken::new(),
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::Span;
 use url::Url;
 
@@ -60,6 +60,15 @@ pub struct Limits {
     pub max_attempts: i32,
     /// A worker lets go of a run after this long and asks for it again.
     pub max_hold: Duration,
+}
+
+impl Limits {
+    /// Until when a worker that begins now holds a run.
+    fn hold_until(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let max_hold = TimeDelta::from_std(self.max_hold).unwrap_or(TimeDelta::MAX);
+        now.checked_add_signed(max_hold)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
 }
 
 /// Everything a run needs.

@@ -231,7 +231,7 @@ pub(super) async fn fetch_and_write(
     let connector = Arc::clone(&active.service.connector);
     let access = active.access.clone();
     let (cancelled, shutdown) = (active.cancelled.clone(), active.shutdown.clone());
-    let (clock, hand_over_at) = (Arc::clone(&active.engine.clock), active.hand_over_at());
+    let (clock, hand_over_at) = (Arc::clone(&active.engine.clock), access.patient_until);
     let integration = active.claim.integration_id;
     let include_spam_trash = active.settings.include_spam_trash;
     let (fetched, fetched_rx) = mpsc::channel::<Fetching>(FETCHED_AHEAD);

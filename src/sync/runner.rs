@@ -9,7 +9,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -93,7 +92,6 @@ pub(super) struct Active<'a> {
     /// Whether there are rows that only an import has brought.
     pub(super) among_imported: bool,
     pub(super) held: Held,
-    pub(super) started: DateTime<Utc>,
     /// Whether a batch was committed: the run gets somewhere.
     pub(super) progressed: bool,
     /// Why the run cannot be a success although it came to its end.
@@ -116,15 +114,7 @@ impl Active<'_> {
         if self.shutdown.is_cancelled() {
             return Some(Stop::Shutdown);
         }
-        (self.engine.clock.now() >= self.hand_over_at()).then_some(Stop::HandOver)
-    }
-
-    /// When the run was held long enough.
-    pub(super) fn hand_over_at(&self) -> DateTime<Utc> {
-        let max_hold = TimeDelta::from_std(self.engine.limits.max_hold).unwrap_or(TimeDelta::MAX);
-        self.started
-            .checked_add_signed(max_hold)
-            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+        (self.engine.clock.now() >= self.access.patient_until).then_some(Stop::HandOver)
     }
 }
 
@@ -216,7 +206,6 @@ impl Engine {
             settings,
             access,
             account_known,
-            started: self.clock.now(),
             progressed: false,
             partial: None,
             shutdown,

@@ -469,6 +469,28 @@ async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_moves_while_it_is_read_is_read_where_it_is() {
+    let (app, github) = with_github(|account| {
+        account.page_size = 2;
+        account.add_repository("one", 5);
+        account.add_issue("one", true, 3);
+    })
+    .await;
+    let id = connect_github(&app).await;
+    github.after("/issues/1/comments", |account| account.rename("countess"));
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], skipped(&run)),
+        (&json!("success"), &json!({})),
+        "{run}"
+    );
+    let asked = github.asked();
+    assert!(asked.iter().any(|asked| asked.status == 301), "{asked:#?}");
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_access_token_that_ended_is_replaced_once_in_the_middle_of_a_sync() {
     let (app, github, id) = synced(|account| account.push_to_new("one")).await;
     github.expire_access_tokens();

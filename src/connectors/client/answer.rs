@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::{
     StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{HeaderMap, LOCATION, RETRY_AFTER},
 };
 
 use super::super::ConnectorError;
@@ -104,6 +104,13 @@ impl From<ClientError> for ConnectorError {
             ClientError::Rejected { code, detail, .. } => Self::Rejected { code, detail },
         }
     }
+}
+
+/// Where an answer says that what was asked for stands now (RFC 9110, 15.4).
+pub(super) fn moved_to(status: StatusCode, headers: &HeaderMap) -> Option<&str> {
+    let is_redirect = matches!(status.as_u16(), 301 | 302 | 307 | 308);
+    let location = headers.get(LOCATION).filter(|_| is_redirect)?;
+    location.to_str().ok()
 }
 
 /// Reads `Retry-After`, in seconds or as an HTTP date (RFC 9110, 10.2.3).

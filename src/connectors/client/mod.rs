@@ -39,8 +39,6 @@ const ATTEMPTS: usize = 5;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between attempts, before jitter.
 const LONGEST_WAIT: Duration = Duration::from_secs(32);
-/// A `Retry-After` up to this is waited for; beyond it the caller is told to come back later.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// So many refusals in a row end a call, although the governor waited after each.
 const REFUSALS: u32 = 8;
 /// How long a caller is told to stay away after [`REFUSALS`].
@@ -150,6 +148,8 @@ enum Failure {
     Unauthorized,
     /// The body is large and another large one is in memory.
     Crowded,
+    /// What was asked for stands there now, at the same origin.
+    Moved(Url),
     /// Asking again does not help.
     Final(ClientError),
 }
@@ -172,7 +172,8 @@ impl ApiClient {
                 .user_agent(USER_AGENT)
                 .connect_timeout(CONNECT_DEADLINE)
                 .timeout(deadline)
-                // A token must not travel where a redirect points, and every attempt is counted here.
+                // Where a redirect points is looked at before a token travels there, and every attempt is
+                // counted here.
                 .redirect(redirect::Policy::none())
                 .retry(retry::never())
         };
@@ -202,7 +203,8 @@ impl ApiClient {
         request: Request<'_>,
         etag: Option<&str>,
     ) -> Result<Option<Reply>, ClientError> {
-        let url = address(&access.base_url, &request.target)?;
+        let mut url = address(&access.base_url, &request.target)?;
+        let mut has_moved = false;
         let mut waits = ExponentialBuilder::new()
             .with_jitter()
             .with_min_delay(FIRST_WAIT)
@@ -261,6 +263,17 @@ impl ApiClient {
             }
             match failure {
                 Failure::Final(error) => return Err(error),
+                Failure::Moved(_) if has_moved => {
+                    return Err(ClientError::Rejected {
+                        status: 0,
+                        code: "moved_again",
+                        detail: "the service says of what moved that it has moved again".into(),
+                    });
+                }
+                Failure::Moved(to) => {
+                    has_moved = true;
+                    url = to;
+                }
                 Failure::Crowded => permit = self.large.clone().acquire_owned().await.ok(),
                 Failure::Unauthorized if replacement.is_some() => {
                     return Err(ClientError::Access(access.tokens.refused().await));
@@ -270,7 +283,7 @@ impl ApiClient {
                     replacement = Some(other.map_err(ClientError::Access)?);
                 }
                 Failure::Refused(retry_after) => {
-                    check(retry_after)?;
+                    check(access, retry_after)?;
                     refusals += 1;
                     if refusals >= REFUSALS {
                         return Err(ClientError::RateLimited {
@@ -280,7 +293,7 @@ impl ApiClient {
                     tracing::debug!(refusals, "the service refused a call for its rate");
                 }
                 Failure::Transient(reason, retry_after) => {
-                    check(retry_after)?;
+                    check(access, retry_after)?;
                     let Some(wait) = waits.next() else {
                         return Err(ClientError::Unavailable(reason));
                     };
@@ -318,6 +331,9 @@ impl ApiClient {
         let headers = response.headers().clone();
         if status == StatusCode::NOT_MODIFIED && etag.is_some() {
             return Ok(None);
+        }
+        if let Some(location) = answer::moved_to(status, &headers) {
+            return Err(followed(url, location).map_or_else(Failure::Final, Failure::Moved));
         }
         if status.is_success() {
             let body = self.read(response, request.cap, permit).await?;
@@ -404,6 +420,7 @@ fn outcome<T>(result: &Result<T, Failure>) -> CallOutcome {
         Err(Failure::Refused(_)) => CallOutcome::RateLimited,
         Err(Failure::Unauthorized) => CallOutcome::Unauthorized,
         Err(Failure::Crowded) => CallOutcome::Postponed,
+        Err(Failure::Moved(_)) => CallOutcome::Ok,
         Err(Failure::Final(ClientError::NotFound)) => CallOutcome::NotFound,
         Err(Failure::Final(_)) => CallOutcome::Rejected,
     }
@@ -436,7 +453,13 @@ fn address(base: &Url, target: &Target<'_>) -> Result<Url, ClientError> {
 /// A link of an answer, if it leads to where the token may go.
 fn followed(base: &Url, link: &str) -> Result<Url, ClientError> {
     match base.join(link) {
-        Ok(url) if url.origin() == base.origin() => Ok(url),
+        Ok(mut url) if url.origin() == base.origin() => {
+            // What was asked for is the same.
+            if url.query().is_none() {
+                url.set_query(base.query());
+            }
+            Ok(url)
+        }
         _ => Err(ClientError::Rejected {
             status: 0,
             code: "foreign_link",
@@ -448,10 +471,12 @@ fn followed(base: &Url, link: &str) -> Result<Url, ClientError> {
     }
 }
 
-/// Whether a wait that the service asked for is waited for here.
-fn check(retry_after: Option<Duration>) -> Result<(), ClientError> {
+/// Whether a wait that the service asked for, on top of those before, is waited for here. Beyond it the
+/// caller is told to come back later.
+fn check(access: &Access, retry_after: Option<Duration>) -> Result<(), ClientError> {
+    let left = (access.patient_until - access.clock.now()).to_std();
     match retry_after {
-        Some(retry_after) if retry_after > LONGEST_RETRY_AFTER => {
+        Some(retry_after) if retry_after > left.unwrap_or_default() => {
             Err(ClientError::RateLimited { retry_after })
         }
         _ => Ok(()),

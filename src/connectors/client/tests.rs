@@ -207,10 +207,7 @@ async fn lasting_refusals_end_the_call_with_a_minute() {
 #[tokio::test]
 async fn what_cannot_be_mended_is_asked_once() {
     for (code, expected) in [(404, None), (400, Some(400)), (302, Some(302))] {
-        let stage = TestServer::new(move |_: &Asked| {
-            status(code).header("location", "http://127.0.0.1:1/")
-        })
-        .await;
+        let stage = TestServer::new(move |_: &Asked| status(code)).await;
         let error = get(&stage).await.unwrap_err();
         match expected {
             None => assert_eq!(error, ClientError::NotFound),
@@ -220,6 +217,57 @@ async fn what_cannot_be_mended_is_asked_once() {
             ),
         }
         assert_eq!(stage.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_moved_at_its_origin_is_followed_once() {
+    for code in [301, 302, 307, 308] {
+        let stage = TestServer::new(move |asked: &Asked| match asked.path.as_str() {
+            "/v1/thing" => status(code).header("location", "/things/7"),
+            _ => Answer::json(json!({"ok": true})),
+        })
+        .await;
+        get(&stage).await.unwrap();
+        let asked = stage.asked();
+        assert_eq!((asked.len(), asked[1].path.as_str()), (2, "/things/7"));
+        assert_eq!(asked[1].get("page"), "secret-page");
+        assert_eq!(asked[1].token, "token-0");
+        assert_eq!(stage.access.governor.units(), 6);
+    }
+    let stage = TestServer::new(|_: &Asked| status(301).header("location", "/again?page=2")).await;
+    let error = get(&stage).await.unwrap_err();
+    let is_code = |error: &ClientError, expected: &str| matches!(error, ClientError::Rejected { code, .. } if *code == expected);
+    assert!(is_code(&error, "moved_again"), "{error:?}");
+    let asked = stage.asked();
+    assert_eq!((asked.len(), asked[1].get("page")), (2, "2"));
+    // Another port is another origin, and so is another scheme.
+    let other = TestServer::new(|_: &Asked| status(404)).await;
+    for location in [other.access.base_url.as_str(), "https://127.0.0.1/"] {
+        let location = location.to_owned();
+        let stage =
+            TestServer::new(move |_: &Asked| status(301).header("location", location.clone()))
+                .await;
+        let error = get(&stage).await.unwrap_err();
+        assert!(is_code(&error, "foreign_link"), "{error:?}");
+        assert_eq!((stage.asked().len(), other.asked().len()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn all_waits_of_a_call_together_end_with_what_is_left_of_the_patience() {
+    for code in [503, 429] {
+        let stage =
+            TestServer::new(move |_: &Asked| status(code).header("retry-after", "250")).await;
+        let before = stage.clock.now();
+        let retry_after = Duration::from_secs(250);
+        assert_eq!(
+            get(&stage).await.unwrap_err(),
+            ClientError::RateLimited { retry_after }
+        );
+        let waited = (stage.clock.now() - before).num_seconds();
+        assert!((500..600).contains(&waited), "{waited}");
+        assert_eq!(stage.asked().len(), 3);
     }
 }
 
