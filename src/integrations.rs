@@ -29,30 +29,16 @@ use crate::{
 
 mod check;
 mod disconnect;
+mod revocation;
 
 pub use check::Checked;
-pub use disconnect::{Records, Removed, Revocation, revoking_token};
+pub use disconnect::{Records, Removed};
+pub use revocation::Revocation;
 
 /// An intent whose writer has not come back for so long belongs to a dead one.
 pub const INTENT_AGE: TimeDelta = TimeDelta::hours(1);
 /// Intents looked at in one sweep.
 const SWEEP: u64 = 100;
-/// Revoking at Google ends the grant of all three.
-const GOOGLE: [ServiceName; 3] = [
-    ServiceName::Gmail,
-    ServiceName::GoogleCalendar,
-    ServiceName::GoogleDrive,
-];
-
-/// The services for which one grant of `service` stands.
-pub fn sharing(service: &ServiceName) -> &[ServiceName] {
-    if GOOGLE.contains(service) {
-        &GOOGLE
-    } else {
-        std::slice::from_ref(service)
-    }
-}
-
 /// An account as its row names it.
 pub fn named(account: &Account) -> Named<'_> {
     Named {

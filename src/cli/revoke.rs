@@ -62,7 +62,7 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
     let mut ending = stream::iter(found)
         .map(|id| async move { (id, app.integrations.revoke_access(id).await) })
         .buffer_unordered(AT_ONCE);
-    let (mut done, mut failed, mut shared) = (0, 0, 0);
+    let (mut done, mut failed, mut shared, mut left) = (0, 0, 0, 0);
     while let Some((id, ended)) = ending.next().await {
         done += 1;
         let line = |what: &str| format!("{done}/{total}  {id}  {what}");
@@ -72,7 +72,11 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
                 note(&line(&format!("failed: {}", one_line(&why))));
             }
             Ok(revocation) => {
-                shared += usize::from(revocation == Revocation::SharedGrant);
+                match &revocation {
+                    Revocation::SharedGrant => shared += 1,
+                    Revocation::NoCredentials => {}
+                    other => left += usize::from(!other.is_ended()),
+                }
                 say(&line(revocation.as_str()));
             }
             // Removed since it was read.
@@ -88,6 +92,13 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
             "{} still stand, because integrations of other services live on the same grants: revoke \
              those services too",
             grants(shared)
+        ));
+    }
+    if left > 0 {
+        note(&format!(
+            "{} may still stand, because the service revokes no more than that: their people can \
+             remove the app there",
+            grants(left)
         ));
     }
     match failed {

@@ -18,7 +18,7 @@ use crate::{
         oauth_session::{self, OAuthSession},
     },
     domain::{EntityId, ServiceName, audit::Action, ids::Id},
-    integrations::{self, Integrations, Revocation},
+    integrations::Integrations,
     oauth::{
         OAuthConfig,
         authorization::{self, AuthorizationRequest},
@@ -156,20 +156,15 @@ impl<'a> Flow<'a> {
         account: &Account,
         credentials: &OAuth2Credentials,
     ) -> Result<bool, ConnectError> {
-        let Some(token) = integrations::revoking_token(self.name, credentials) else {
-            return Ok(false);
-        };
         let grant = Grant {
             of: None,
             entity_id,
             account: Some(&account.id),
-            services: integrations::sharing(&self.name),
         };
-        let revocation = self.integrations.revoke_grant(self.name, &grant, token);
-        Ok(matches!(
-            revocation.await?,
-            Revocation::Revoked | Revocation::AlreadyGone
-        ))
+        let revocation = self
+            .integrations
+            .revoke_grant(self.name, &grant, credentials);
+        Ok(revocation.await?.is_ended())
     }
 }
 

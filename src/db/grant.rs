@@ -16,16 +16,16 @@ pub struct Grant<'a> {
     pub entity_id: EntityId,
     /// The account, where it is known.
     pub account: Option<&'a str>,
-    /// The services for which one grant stands.
-    pub services: &'a [ServiceName],
 }
 
-/// How many other integrations live on the same grant. One whose account is not known yet, because
-/// it was never asked, counts where it is the same owner's. One whose access is being ended does not
-/// count: of two that end at once, neither would be revoked.
-pub async fn sharing(db: &Db, grant: &Grant<'_>) -> Result<i64, DbError> {
+/// How many other integrations live on the same grant, which stands for `services`. One whose account is
+/// not known yet, because it was never asked, counts where it is the same owner's. A token given by hand
+/// is no grant's. One whose access is being ended does not count: of two that end at once, neither would
+/// be revoked.
+pub async fn sharing(db: &Db, grant: &Grant<'_>, services: &[ServiceName]) -> Result<i64, DbError> {
     let mut sql = Sql::new(
         "SELECT count(*) FROM entity_integrations WHERE status NOT IN ('revoked', 'expired')
+            AND credential_type = 'oauth2'
             AND NOT EXISTS (SELECT 1 FROM disconnections
                 WHERE integration_id = entity_integrations.id AND finished_at IS NULL)",
         [],
@@ -43,7 +43,7 @@ pub async fn sharing(db: &Db, grant: &Grant<'_>) -> Result<i64, DbError> {
         None => sql.push(" AND entity_id = ").bind(grant.entity_id),
     };
     sql.push(" AND service_name IN ")
-        .tuple(grant.services.iter().map(|service| service.as_str()))
+        .tuple(services.iter().map(|service| service.as_str()))
         .scalar(db.reader())
         .await
 }

@@ -5,20 +5,17 @@
 //! A row of `disconnections` announces it and keeps what the service answered. Each step can be done
 //! twice, so what a death interrupts is taken up from that row.
 
-use secrecy::SecretString;
 use serde::Serialize;
 use tracing::Span;
 use utoipa::ToSchema;
 
-use super::{IntegrationError, Integrations, sharing};
+use super::{IntegrationError, Integrations, Revocation};
 use crate::{
-    audit::Attempt,
     db::{
         DbError, Slicing, Tx,
         audit_log::{self, Act},
         disconnection::{self, Disconnection},
-        entity, former_integration,
-        grant::{self, Grant},
+        entity, former_integration, grant,
         integration::{self, Filter, Integration},
         outbox, raw_data,
         secret_intent::{self, SecretIntent},
@@ -32,9 +29,7 @@ use crate::{
         record::Change,
         sync::{EndedRun, IntegrationStatus, RunError, Scope},
     },
-    oauth::{endpoint::EndpointError, tokens::TokenError},
-    providers,
-    secrets::{Credentials, OAuth2Credentials, SecretName},
+    secrets::SecretName,
     traces,
 };
 
@@ -42,8 +37,6 @@ use crate::{
 const DELETE: u64 = 100;
 /// Interrupted disconnections that are taken up at once.
 const TAKE: u64 = 100;
-/// What an integration says whose access was ended and that stays.
-const ACCESS_ENDED: &str = "the operator ended the access: connect the account again";
 
 /// What becomes of the records of a removed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,68 +64,6 @@ impl Records {
     }
 }
 
-/// What became of a grant at its service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Revocation {
-    /// The service revoked it.
-    Revoked,
-    /// The service says that it did not stand any more.
-    AlreadyGone,
-    /// Another integration lives on it.
-    SharedGrant,
-    /// The service revokes nothing, or not what these credentials are.
-    NotSupported,
-    /// There are no credentials to revoke: the access was ended before.
-    NoCredentials,
-    /// The service did not, or the credentials cannot be read; why.
-    Failed(String),
-}
-
-impl Revocation {
-    /// Its word in the table and in the API.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Revoked => "revoked",
-            Self::AlreadyGone => "already_gone",
-            Self::SharedGrant => "shared_grant",
-            Self::NotSupported => "not_supported",
-            Self::NoCredentials => "no_credentials",
-            Self::Failed(_) => "failed",
-        }
-    }
-
-    /// What is kept in the table.
-    fn detail(&self) -> Option<&str> {
-        match self {
-            Self::Failed(why) => Some(why),
-            _ => None,
-        }
-    }
-
-    /// As a row keeps it.
-    fn kept(row: &Disconnection) -> Option<Self> {
-        Some(match row.outcome.as_deref()? {
-            "revoked" => Self::Revoked,
-            "already_gone" => Self::AlreadyGone,
-            "shared_grant" => Self::SharedGrant,
-            "not_supported" => Self::NotSupported,
-            "no_credentials" => Self::NoCredentials,
-            _ => Self::Failed(row.detail.clone().unwrap_or_default()),
-        })
-    }
-}
-
-/// The token by which a service revokes the grant, if it is among these.
-pub fn revoking_token(
-    service: ServiceName,
-    credentials: &OAuth2Credentials,
-) -> Option<&SecretString> {
-    match providers::of(service).oauth.revocation.wants_access_token() {
-        true => credentials.access_token.as_ref(),
-        false => credentials.grant_token(),
-    }
-}
-
 /// What removing an integration did.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RemovedIntegration)]
@@ -141,8 +72,9 @@ pub struct Removed {
     pub integration_id: IntegrationId,
     /// Whether the grant stands no more at the service.
     pub revoked: bool,
-    /// Why it still does: `shared_grant` (another integration lives on it), `not_supported`,
-    /// `no_credentials`, or what the service said.
+    /// Why it still does, or may: `shared_grant` (another integration lives on it), `not_supported`,
+    /// `no_credentials`, `access_token_only` (the service ends no refresh tokens), `no_usable_token`, or
+    /// what the service said.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
@@ -152,15 +84,15 @@ pub struct Removed {
 
 impl Removed {
     fn of(integration_id: IntegrationId, revocation: Revocation, records: u64) -> Self {
-        let (revoked, reason) = match revocation {
-            Revocation::Revoked | Revocation::AlreadyGone => (true, None),
-            Revocation::Failed(why) => (false, Some(why)),
-            other => (false, Some(other.as_str().to_owned())),
+        let revoked = revocation.is_ended();
+        let reason = match revocation {
+            Revocation::Failed(why) => why,
+            other => other.as_str().to_owned(),
         };
         Self {
             integration_id,
             revoked,
-            reason,
+            reason: (!revoked).then_some(reason),
             records,
         }
     }
@@ -273,7 +205,10 @@ impl Integrations {
                 IntegrationStatus::Inactive,
                 "the integration is being removed",
             ),
-            None => (IntegrationStatus::Revoked, ACCESS_ENDED),
+            None => (
+                IntegrationStatus::Revoked,
+                "the operator ended the access: connect the account again",
+            ),
         };
         grant::switch_off(&tx, id, status, message, now).await?;
         let found = integration::find_in(&tx, Scope::Operator, id).await?;
@@ -386,10 +321,7 @@ impl Integrations {
         let revocation = self.revoke(row, found).await?;
         let now = self.clock.now();
         let tx = self.db.begin().await?;
-        // Once more: whoever tested the connection meanwhile may have made it active. A refresh may have
-        // replaced the credentials.
-        let revoked = IntegrationStatus::Revoked;
-        grant::switch_off(&tx, found.id, revoked, ACCESS_ENDED, now).await?;
+        // A refresh may have replaced the credentials meanwhile.
         let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
         let mut destroyed = None;
         match (&revocation, &found.secret_path) {
@@ -493,89 +425,6 @@ impl Integrations {
                 .map(|(id, stored)| stored.changed(id, Change::Deleted))
                 .collect();
             outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
-        }
-    }
-
-    async fn revoke_grant_of(&self, found: &Integration) -> Result<Revocation, DbError> {
-        let service = found.service()?;
-        let Some(path) = &found.secret_path else {
-            return Ok(Revocation::NoCredentials);
-        };
-        if found.credential_type != "oauth2" {
-            return Ok(Revocation::NotSupported);
-        }
-        let credentials = match self.credentials(path).await {
-            Ok(credentials) => credentials,
-            Err(error) => {
-                tracing::warn!(
-                    integration.id = %found.id,
-                    error = errors::chain(&error),
-                    "the grant was not revoked, because its credentials cannot be read"
-                );
-                let reason = format!("the credentials cannot be read: {}", error.outline());
-                return Ok(Revocation::Failed(reason));
-            }
-        };
-        let Credentials::OAuth2(credentials) = credentials else {
-            return Ok(Revocation::NotSupported);
-        };
-        let grant = Grant {
-            of: Some(found.id),
-            entity_id: found.entity_id,
-            account: found.account.as_deref(),
-            services: sharing(&service),
-        };
-        if providers::of(service).oauth.revocation.wants_access_token() {
-            return match self.tokens.token_for(found.id, None, false).await {
-                Ok(token) => self.revoke_grant(service, &grant, &token).await,
-                Err(TokenError::Expired(_) | TokenError::Revoked(_)) => Ok(Revocation::AlreadyGone),
-                Err(error) => Ok(Revocation::Failed(error.to_string())),
-            };
-        }
-        match revoking_token(service, &credentials) {
-            Some(token) => self.revoke_grant(service, &grant, token).await,
-            None => Ok(Revocation::NotSupported),
-        }
-    }
-
-    /// Revokes a grant by one of its tokens, see [`revoking_token`], unless a connection lives on it. A
-    /// service that fails is no error.
-    pub async fn revoke_grant(
-        &self,
-        service: ServiceName,
-        grant: &Grant<'_>,
-        token: &SecretString,
-    ) -> Result<Revocation, DbError> {
-        if grant::sharing(&self.db, grant).await? > 0 {
-            return Ok(Revocation::SharedGrant);
-        }
-        if providers::of(service).oauth.revocation == providers::Revocation::NotOffered {
-            return Ok(Revocation::NotSupported);
-        }
-        let target = grant.of.map_or(service.to_string(), |id| id.to_string());
-        let attempt = Attempt::begin(
-            &self.db,
-            self.clock.as_ref(),
-            Some(grant.entity_id),
-            Action::GrantRevoke,
-            &target,
-        )
-        .await?;
-        let revoked = self.tokens.revoke(service, token).await;
-        attempt.end(revoked.is_ok(), &target).await;
-        match revoked {
-            Ok(()) => Ok(Revocation::Revoked),
-            // RFC 7009, section 2.2: what is void need not be revoked.
-            Err(EndpointError::Gone(_) | EndpointError::Expired(_)) => Ok(Revocation::AlreadyGone),
-            Err(error) => {
-                tracing::warn!(
-                    entity.id = %grant.entity_id,
-                    provider = %service,
-                    error = %error,
-                    "the service did not revoke the grant"
-                );
-                Ok(Revocation::Failed(error.to_string()))
-            }
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::{
     },
 };
 
+mod undisturbed;
+
 /// A token is replaced this long before it ends, and up to half as long again: integrations that
 /// were connected together are not refreshed together.
 const AHEAD: TimeDelta = TimeDelta::minutes(5);
@@ -174,11 +176,15 @@ impl Refresher {
             result = self.refresh_leased(read, wanted, &mut lease) => result,
             never = self.hold(id, generation) => match never {},
         };
-        // Left to its end if this fails; it is short.
-        if let Err(error) = refresh_lease::release(&self.db, id, &lease).await {
+        self.release(id, &lease).await;
+        result
+    }
+
+    /// The lease is left to its end if this fails; it is short.
+    async fn release(&self, id: IntegrationId, lease: &RefreshLease) {
+        if let Err(error) = refresh_lease::release(&self.db, id, lease).await {
             tracing::warn!(integration.id = %id, error = %error, "the refresh's lease was not released");
         }
-        result
     }
 
     #[expect(
@@ -305,7 +311,11 @@ impl Refresher {
                         "{detail}; the consent ended at {}",
                         time::rfc3339(end)
                     )),
-                    (TokenError::Revoked(detail), None, Some(since)) => lost(since, &detail),
+                    (
+                        TokenError::Revoked(detail) | TokenError::Expired(detail),
+                        None,
+                        Some(since),
+                    ) => lost(since, &detail),
                     (refused, ..) => refused,
                 });
             }

@@ -21,7 +21,7 @@ use crate::{
         integration::{self, Integration},
     },
     domain::{IntegrationId, ServiceName, audit::Origin, errors, sync::Scope},
-    secrets::{InvalidSecretText, SecretError},
+    secrets::{InvalidSecretText, OAuth2Credentials, SecretError},
 };
 
 /// A refresh is waited for so long; it goes on although nobody waits any more. Longer than another
@@ -252,6 +252,28 @@ impl TokenService {
             ))
             .into()),
             answered => Ok(answered?),
+        }
+    }
+
+    /// Works with the credentials of an integration as they are by then, while nobody refreshes them: after
+    /// a refresh that is under way, in whichever process, and before the next.
+    pub async fn undisturbed<W: Future>(
+        &self,
+        id: IntegrationId,
+        work: impl FnOnce(OAuth2Credentials) -> W,
+    ) -> Result<W::Output, TokenError> {
+        self.refresher.undisturbed(id, work).await
+    }
+
+    /// Whether two services may know us as the same client: not where each has another one configured.
+    pub fn may_be_one_client(&self, one: ServiceName, other: ServiceName) -> bool {
+        let client = |service| {
+            let config = self.refresher.services.get(&service);
+            config.and_then(|config| config.client_id.as_deref())
+        };
+        match (client(one), client(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
         }
     }
 

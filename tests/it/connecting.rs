@@ -1,6 +1,8 @@
 //! All nine services through the built program, each as its vendor answers: a double of the vendor refuses
 //! what the vendor would refuse. Only the API runs, so that nothing but the connecting asks a service.
 
+use std::time::Duration;
+
 use nucleus::domain::ServiceName;
 use serde_json::{Value, json};
 use url::Url;
@@ -16,6 +18,7 @@ use crate::{
 };
 
 mod by_hand;
+mod ending;
 mod hostile;
 mod refreshing;
 
@@ -466,6 +469,31 @@ async fn a_token_without_a_refresh_token_is_used_until_it_is_refused() {
         let (status, again) = setting.connect(service, &entity).await;
         assert_eq!((status, &again["id"]), (200, &made["id"]), "{service}");
         assert_eq!(again["status"], "active", "{service}");
+    }
+    setting.assert_nothing_wrong();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_is_taken_while_its_vendor_takes_it() {
+    let setting = Setting::start().await;
+    let entity = setting.api().entity().await;
+    for vendor in &setting.vendors {
+        let service = vendor.service;
+        // Who answers may be said; the doubles are their own issuers.
+        vendor.set_mood(Mood {
+            says_iss: true,
+            ..Mood::default()
+        });
+        for (age, is_taken) in [(31, service != ServiceName::Twitter), (25, true)] {
+            let back = setting.consent(service, &entity).await;
+            assert!(back.query_pairs().any(|(name, _)| name == "iss"));
+            vendor.age_codes(Duration::from_secs(age));
+            let (status, told) = setting.bring(service, &back).await;
+            assert_eq!(status < 300, is_taken, "{service} {age}: {told}");
+            if !is_taken {
+                assert_eq!(told["errors"][0]["field"], "code", "{service}: {told}");
+            }
+        }
     }
     setting.assert_nothing_wrong();
 }

@@ -5,14 +5,14 @@ use futures_util::{StreamExt, future::join_all, stream};
 use serde_json::{Value, json};
 
 use crate::{
-    child::{Server, World},
+    child::{PATIENCE, Server, World, happens, moment},
     doubles::{
         authorization_server::{AuthorizationServer, CLIENT_ID, Call, Ended, Failure},
         small_mailbox,
     },
     harness::Setting,
     kills::{assert_dies, crash_points},
-    refreshes::{connect, start, variables_of},
+    refreshes::{self, connect, start, variables_of},
 };
 
 /// Connections that are ended at once, where `NUCLEUS_DISCONNECTIONS` does not say how many.
@@ -240,6 +240,85 @@ async fn a_grant_that_two_share_is_revoked_though_both_are_removed_at_once() {
     assert_eq!(server.ended(), [Some(Ended::Revoked)]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_clients_were_granted_are_two_grants() {
+    let server = AuthorizationServer::steady().await;
+    let mut setting = Setting::new(small_mailbox(1));
+    for service in ["gmail", "google_calendar", "google_drive"] {
+        for (name, value) in variables_of(&server, service) {
+            setting = setting.variable(name, value);
+        }
+    }
+    let name = "NUCLEUS_SERVICES__GOOGLE_CALENDAR__CLIENT_ID";
+    let app = setting.variable(name, "another-client").start().await;
+    let entity = app.entity().await;
+    let mut paths = Vec::new();
+    for service in ["gmail", "google_calendar", "google_drive"] {
+        let body = json!({
+            "entity_id": entity, "service_name": service, "credential_type": "oauth2",
+            "credentials": {"refresh_token": server.consent("me@example.com")},
+        });
+        let made = app.post("/integrations/", body).await;
+        paths.push(format!("/integrations/{}", made["id"].as_str().unwrap()));
+    }
+    let mut told = Vec::new();
+    for path in [&paths[1], &paths[0], &paths[2]] {
+        let (_, removed) = app.send("DELETE", path, None).await;
+        told.push((removed["revoked"].clone(), removed["reason"].clone()));
+    }
+    let revoked = (json!(true), Value::Null);
+    let shared = (json!(false), json!("shared_grant"));
+    assert_eq!(told, [revoked.clone(), shared, revoked]);
+    let revoked = Some(Ended::Revoked);
+    assert_eq!(server.ended(), [None, revoked, revoked]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_revoked_by_what_a_refresh_under_way_brings() {
+    let server = AuthorizationServer::rotating().await;
+    let app = start(&server).await;
+    let (other, _) = app.beside(chrono::TimeDelta::zero()).await;
+    let id = refreshes::connect_at(&app, &server, "twitter").await;
+    server.hold(Call::Refresh);
+    let integration = id.parse().unwrap();
+    let refreshing = other.engine.tokens.token_for(integration, None, false);
+    let ending = async {
+        assert!(happens(PATIENCE, async || server.count(Call::Refresh) == 1).await);
+        let path = format!("/integrations/{id}");
+        let mut removing = std::pin::pin!(app.send("DELETE", &path, None));
+        tokio::select! {
+            (_, removed) = &mut removing => panic!("it did not wait: {removed}"),
+            () = moment(std::time::Duration::from_millis(500)) => server.release(),
+        }
+        removing.await
+    };
+    let (refreshed, (_, removed)) = tokio::join!(refreshing, ending);
+    assert!(refreshed.is_ok());
+    assert_eq!(removed["revoked"], true, "{removed}");
+    assert_eq!(server.ended(), [Some(Ended::Revoked)]);
+    assert!(app.live_versions().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_without_a_usable_token_is_not_called_revoked() {
+    let server = AuthorizationServer::rotating().await;
+    let mut setting = Setting::new(small_mailbox(1));
+    for (name, value) in variables_of(&server, "github") {
+        setting = setting.variable(name, value);
+    }
+    let app = setting.start().await;
+    let id = refreshes::connect_at(&app, &server, "github").await;
+    // The refresh token is used up, and nobody has the next.
+    server.fail(Call::Refresh, Failure::ResetsAfter, 1);
+    let path = format!("/integrations/{id}");
+    app.post(&format!("{path}/test"), json!({})).await;
+    let (_, removed) = app.send("DELETE", &path, None).await;
+    let told = (&removed["revoked"], &removed["reason"]);
+    assert_eq!(told, (&json!(false), &json!("no_usable_token")));
+    assert_eq!(server.count(Call::Revoke), 0);
+    assert!(app.live_versions().await.is_empty());
+}
+
 /// The end of everything an entity has, however often it was interrupted.
 async fn die_while_removing(point: &str, whole_entity: bool) {
     let server = AuthorizationServer::steady().await;
@@ -268,7 +347,7 @@ async fn die_while_removing(point: &str, whole_entity: bool) {
 
     let server_again = world.listen("up").await;
     let api = &server_again.api;
-    let is_gone = crate::child::happens(crate::child::PATIENCE, async || {
+    let is_gone = happens(PATIENCE, async || {
         let (status, _) = api.try_send("GET", &paths[0], None).await.unwrap();
         let left = number(&world, "SELECT count(*) FROM entity_removals").await;
         let unfinished = "SELECT count(*) FROM disconnections WHERE finished_at IS NULL";
@@ -406,7 +485,7 @@ async fn an_interrupted_removal_takes_no_new_credentials_with_it() {
 
 /// How one service is asked to revoke a grant: the call, whether the client says who it is, and whether
 /// the grant ends.
-async fn assert_revoked(service: &str, path: Option<&str>, by_client: bool) {
+async fn assert_revoked(service: &str, path: &str, by_client: bool, reason: Option<&str>) {
     let server = AuthorizationServer::steady().await;
     let mut setting = Setting::new(small_mailbox(1));
     for (name, value) in variables_of(&server, service) {
@@ -414,6 +493,8 @@ async fn assert_revoked(service: &str, path: Option<&str>, by_client: bool) {
     }
     let app = setting.start().await;
     let entity = app.entity().await;
+    // Of two grants the other one stays as it is.
+    server.consent_with_access("other@example.com");
     let (refresh_token, access_token) = server.consent_with_access("me@example.com");
     let body = json!({
         "entity_id": entity, "service_name": service, "credential_type": "oauth2",
@@ -426,38 +507,37 @@ async fn assert_revoked(service: &str, path: Option<&str>, by_client: bool) {
         .send("DELETE", &format!("/integrations/{id}"), None)
         .await;
     assert_eq!(status, 200, "{service}: {removed}");
-    let Some(path) = path else {
-        let expected = (&json!(false), &json!("not_supported"));
-        assert_eq!(
-            (&removed["revoked"], &removed["reason"]),
-            expected,
-            "{service}"
-        );
-        assert!(server.ledger().is_empty(), "{service}");
-        return;
-    };
-    assert_eq!(removed["revoked"], true, "{service}: {removed}");
-    assert_eq!(server.ended(), [Some(Ended::Revoked)], "{service}");
+    let told = (removed["revoked"].as_bool(), removed["reason"].as_str());
+    assert_eq!(told, (Some(reason.is_none()), reason), "{service}");
+    let ended = reason.is_none().then_some(Ended::Revoked);
+    assert_eq!(server.ended(), [None, ended], "{service}");
     let ledger = server.ledger();
     let asked: Vec<_> = ledger
         .iter()
-        .map(|entry| (entry.path.as_str(), entry.by_client))
+        .map(|entry| (entry.path.as_str(), entry.by_client, entry.grant))
         .collect();
-    assert_eq!(asked, [(path, by_client)], "{service}");
+    let expected = [(path, by_client, Some(1))];
+    let expected = if path.is_empty() { &[][..] } else { &expected };
+    assert_eq!(asked, expected, "{service}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_service_is_asked_to_revoke_in_its_own_way() {
     let github = format!("/applications/{CLIENT_ID}/grant");
-    for (service, path, by_client) in [
-        ("gmail", Some("/revoke"), false),
-        ("github", Some(github.as_str()), true),
-        ("notion", Some("/revoke"), true),
-        ("slack", Some("/api/auth.revoke"), false),
-        ("linkedin", Some("/revoke"), true),
-        ("twitter", Some("/revoke"), true),
-        ("spotify", None, false),
+    for (service, path, by_client, reason) in [
+        ("gmail", "/gmail/revoke", false, None),
+        ("github", github.as_str(), true, None),
+        ("notion", "/notion/revoke", true, None),
+        (
+            "slack",
+            "/api/auth.revoke",
+            false,
+            Some("access_token_only"),
+        ),
+        ("linkedin", "/linkedin/revoke", true, None),
+        ("twitter", "/twitter/revoke", true, None),
+        ("spotify", "", false, Some("not_supported")),
     ] {
-        assert_revoked(service, path, by_client).await;
+        assert_revoked(service, path, by_client, reason).await;
     }
 }

@@ -58,7 +58,7 @@ pub async fn start(server: &AuthorizationServer) -> TestApp {
 /// What leads a service of the program to this authorization server.
 pub fn variables_of(server: &AuthorizationServer, service: &str) -> Vec<(String, String)> {
     let before = format!("NUCLEUS_SERVICES__{}__", service.to_uppercase());
-    let own = server.variables().into_iter();
+    let own = server.variables(service).into_iter();
     own.map(|(name, value)| (format!("{before}{name}"), value))
         .collect()
 }

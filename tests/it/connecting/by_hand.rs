@@ -12,7 +12,7 @@ fn body(entity: &str, service: ServiceName, kind: &str, token: &str) -> Value {
 }
 
 impl Setting {
-    async fn give(&self, service: ServiceName, kind: &str, token: &str) -> (u16, Value) {
+    pub(super) async fn give(&self, service: ServiceName, kind: &str, token: &str) -> (u16, Value) {
         let entity = self.api().entity().await;
         let body = body(&entity, service, kind, token);
         let sent = self.api().try_send("POST", "/integrations", Some(body));

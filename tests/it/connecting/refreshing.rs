@@ -89,3 +89,31 @@ async fn an_outage_of_a_token_endpoint_ends_nothing() {
     }
     setting.assert_nothing_wrong();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_whose_answer_was_lost_is_told_as_that_where_tokens_rotate() {
+    let setting = Setting::start().await;
+    let entity = setting.api().entity().await;
+    for vendor in setting.vendors.iter().filter(|vendor| vendor.rotates()) {
+        let service = vendor.service;
+        vendor.set_mood(Mood {
+            expires: true,
+            lost: true,
+            ..Mood::default()
+        });
+        let (_, made) = setting.connect(service, &entity).await;
+        let path = format!("/integrations/{}", made["id"].as_str().unwrap());
+        vendor.expire_access_tokens();
+        for status in ["active", "expired"] {
+            let tested = setting.api().post(&format!("{path}/test"), json!({})).await;
+            assert_eq!(tested["is_valid"], false, "{service}: {tested}");
+            let shown = setting.api().get(&path).await;
+            assert_eq!(shown["status"], status, "{service}: {shown}");
+        }
+        let shown = setting.api().get(&path).await;
+        let message = shown["sync_error_message"].as_str().unwrap();
+        assert!(message.contains("broken off"), "{service}: {message}");
+        assert_eq!(vendor.calls().1, 2, "{service}");
+    }
+    setting.assert_nothing_wrong();
+}

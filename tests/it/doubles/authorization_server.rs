@@ -13,7 +13,10 @@ use base64::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 pub use super::failure::Failure;
 use super::failure::{Reply, Request};
@@ -92,6 +95,8 @@ struct State {
 pub struct AuthorizationServer {
     pub url: String,
     state: Arc<Mutex<State>>,
+    /// What calls of this kind are answered waits, though it is done.
+    held: watch::Sender<Option<Call>>,
 }
 
 impl AuthorizationServer {
@@ -113,6 +118,7 @@ impl AuthorizationServer {
                 rotates,
                 ..State::default()
             })),
+            held: watch::Sender::default(),
         };
         let serving = server.clone();
         tokio::spawn(async move {
@@ -124,11 +130,11 @@ impl AuthorizationServer {
     }
 
     /// What leads a service of the program here, by the end of each variable's name.
-    pub fn variables(&self) -> [(&'static str, String); 6] {
+    pub fn variables(&self, service: &str) -> [(&'static str, String); 6] {
         [
             ("AUTHORIZE_URL", format!("{}/authorize", self.url)),
             ("TOKEN_URL", format!("{}/token", self.url)),
-            ("REVOKE_URL", format!("{}/revoke", self.url)),
+            ("REVOKE_URL", format!("{}/{service}/revoke", self.url)),
             ("API_URL", self.url.clone()),
             ("CLIENT_ID", CLIENT_ID.to_owned()),
             ("CLIENT_SECRET", CLIENT_SECRET.to_owned()),
@@ -158,6 +164,16 @@ impl AuthorizationServer {
         let mut state = self.state();
         let more = std::iter::repeat_n((call, failure), times);
         state.failures.extend(more);
+    }
+
+    /// Calls of this kind are carried out, and what they are answered waits for [`Self::release`].
+    pub fn hold(&self, call: Call) {
+        self.held.send_replace(Some(call));
+    }
+
+    /// Lets go of what waits.
+    pub fn release(&self) {
+        self.held.send_replace(None);
     }
 
     /// The next access token that is given is this one, which somebody else takes.
@@ -216,6 +232,9 @@ impl AuthorizationServer {
             return;
         };
         let reply = self.state().answer(&request);
+        let call = call_of(&request);
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| *held != Some(call)).await.unwrap();
         reply.send(stream).await;
     }
 }
@@ -251,17 +270,7 @@ impl State {
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
-        let call = match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/authorize") => Call::Authorize,
-            ("POST", "/token") => match request.form("grant_type") {
-                Some("refresh_token") => Call::Refresh,
-                _ => Call::Exchange,
-            },
-            ("POST", "/revoke" | "/api/auth.revoke") => Call::Revoke,
-            ("DELETE", path) if path.starts_with("/applications/") => Call::Revoke,
-            ("GET", "/gmail/v1/users/me/profile" | "/2/users/me") => Call::Profile,
-            _ => Call::Unknown,
-        };
+        let call = call_of(request);
         let due = self.failures.iter().position(|(of, _)| *of == call);
         let failure = due.and_then(|index| self.failures.remove(index));
         let failure = failure.map(|(_, failure)| failure);
@@ -381,30 +390,47 @@ impl State {
         Reply::json(200, &body)
     }
 
-    /// The token may stand in a form, in JSON, or in the header that it opens.
+    /// What each service revokes by: which token, where it stands, and who has to say so.
     fn revoke(&mut self, request: &Request) -> (Option<usize>, Reply) {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let in_json = ["token", "access_token"]
-            .iter()
-            .find_map(|name| body[*name].as_str());
-        let token = request
-            .form("token")
-            .or(in_json)
-            .or(request.bearer())
-            .unwrap_or_default();
-        let mut grants = self.grants.iter();
-        let known = grants
-            .position(|grant| grant.refresh_token == token || grant.access_tokens.contains(token));
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        let form = request.form("token").map(str::to_owned);
+        let github = format!("/applications/{CLIENT_ID}/grant");
+        let (token, takes_refresh_tokens, wants_client) = match request.path.as_str() {
+            "/gmail/revoke" | "/google_calendar/revoke" | "/google_drive/revoke" => {
+                (form, true, false)
+            }
+            "/linkedin/revoke" | "/twitter/revoke" => (form, true, true),
+            "/notion/revoke" => (text("token"), false, true),
+            "/api/auth.revoke" => (request.bearer().map(str::to_owned), false, false),
+            path if path == github => (text("access_token"), false, true),
+            path => panic!("nothing is revoked at {path}"),
+        };
+        if wants_client && let Err(refused) = client_of(request) {
+            return (None, refused);
+        }
+        let token = token.unwrap_or_default();
+        let known = self.grants.iter().position(|grant| {
+            grant.access_tokens.contains(&token)
+                || (takes_refresh_tokens && grant.refresh_token == token)
+        });
         let live = known.filter(|index| self.grants[*index].ended.is_none());
         let Some(index) = live else {
             return (known, refuse("invalid_token", "Token expired or revoked"));
         };
-        self.grants[index].end(Ended::Revoked);
         let reply = match request.path.as_str() {
-            "/api/auth.revoke" => Reply::json(200, &json!({"ok": true, "revoked": true})),
-            "/revoke" => Reply::json(200, &json!({})),
-            _ => Reply::bytes(204, "application/json", Vec::new()),
+            // Where there are refresh tokens, they go on.
+            "/api/auth.revoke" => {
+                self.grants[index].access_tokens.remove(&token);
+                return (
+                    Some(index),
+                    Reply::json(200, &json!({"ok": true, "revoked": true})),
+                );
+            }
+            path if path == github => Reply::bytes(204, "application/json", Vec::new()),
+            _ => Reply::json(200, &json!({})),
         };
+        self.grants[index].end(Ended::Revoked);
         (Some(index), reply)
     }
 
@@ -429,6 +455,20 @@ impl State {
             "messagesTotal": 0, "threadsTotal": 0, "historyId": "1",
         });
         (Some(index), Reply::json(200, &profile))
+    }
+}
+
+fn call_of(request: &Request) -> Call {
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/authorize") => Call::Authorize,
+        ("POST", "/token") => match request.form("grant_type") {
+            Some("refresh_token") => Call::Refresh,
+            _ => Call::Exchange,
+        },
+        ("POST", path) if path.ends_with("revoke") => Call::Revoke,
+        ("DELETE", path) if path.starts_with("/applications/") => Call::Revoke,
+        ("GET", "/gmail/v1/users/me/profile" | "/2/users/me") => Call::Profile,
+        _ => Call::Unknown,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -26,6 +27,8 @@ use sha2::{Digest, Sha256};
 use super::serve;
 
 mod refreshing;
+mod revoking;
+mod who;
 
 /// The one client it knows.
 pub const CLIENT_ID: &str = "client.of-the_tests";
@@ -45,8 +48,10 @@ pub struct Mood {
     pub token_answer: Option<(u16, Value)>,
     /// Every question whose a token is is answered with this.
     pub who_answer: Option<(u16, Value)>,
-    /// `iss` of the authorization answer.
-    pub iss: Option<String>,
+    /// The authorization answer says who answers.
+    pub says_iss: bool,
+    /// The answer to the next refresh is lost on its way, after the refresh.
+    pub lost: bool,
 }
 
 /// A code that was given and not used yet.
@@ -55,10 +60,13 @@ struct Code {
     challenge: Option<String>,
     scopes: Vec<String>,
     account: u32,
+    given: Instant,
 }
 
 /// A token that works.
 struct Token {
+    /// Which of all consents it came of.
+    consent: u32,
     account: u32,
     /// What the vendor says of its scopes, where it says it.
     scopes: Option<String>,
@@ -67,6 +75,7 @@ struct Token {
 /// What a refresh token stands for.
 #[derive(Clone)]
 struct Grant {
+    consent: u32,
     account: u32,
     scopes: Vec<String>,
 }
@@ -76,9 +85,11 @@ struct Inner {
     grants: HashMap<String, Grant>,
     mood: Mood,
     redirect_uri: String,
+    issuer: String,
     codes: HashMap<String, Code>,
     tokens: HashMap<String, Token>,
     serial: u32,
+    consents: u32,
     exchanges: usize,
     refreshes: usize,
     whos: usize,
@@ -106,16 +117,17 @@ impl Vendor {
         let router = Router::new()
             .route("/authorize", get(authorize))
             .route("/token", post(token))
-            .route("/revoke", post(revoke))
-            .route("/api/auth.revoke", post(revoke))
-            .route("/applications/{client_id}/grant", delete(revoke))
-            .fallback(who)
+            .route("/revoke", post(revoking::revoke))
+            .route("/api/auth.revoke", post(revoking::revoke))
+            .route("/applications/{client_id}/grant", delete(revoking::revoke))
+            .fallback(who::who)
             .with_state(this.clone());
         this.url = serve(router).await;
+        this.lock().issuer.clone_from(&this.url);
         this
     }
 
-    /// How often it was asked to revoke something.
+    /// How often it revoked something.
     pub fn revocations(&self) -> usize {
         self.lock().revocations
     }
@@ -149,9 +161,19 @@ impl Vendor {
     pub fn issue(&self, token: &str, scopes: Option<&str>) {
         let token = token.to_owned();
         let mut inner = self.lock();
-        let account = inner.mood.account;
-        let scopes = scopes.map(str::to_owned);
-        inner.tokens.insert(token, Token { account, scopes });
+        let issued = Token {
+            consent: inner.next_consent(),
+            account: inner.mood.account,
+            scopes: scopes.map(str::to_owned),
+        };
+        inner.tokens.insert(token, issued);
+    }
+
+    /// Lets codes that were given and not used get older.
+    pub fn age_codes(&self, by: Duration) {
+        for code in self.lock().codes.values_mut() {
+            code.given -= by;
+        }
     }
 
     /// Takes every access token back.
@@ -192,9 +214,17 @@ impl Vendor {
     }
 
     /// Whether a refresh token is good once.
-    fn rotates(&self) -> bool {
+    pub fn rotates(&self) -> bool {
         use ServiceName::{Github, Notion, Slack, Twitter};
         matches!(self.service, Github | Notion | Slack | Twitter)
+    }
+
+    /// How long a code is good.
+    fn code_life(&self) -> Duration {
+        match self.service {
+            ServiceName::Twitter => Duration::from_secs(30),
+            _ => Duration::from_secs(600),
+        }
     }
 
     /// Whether the vendor wants Basic authentication.
@@ -208,6 +238,11 @@ impl Inner {
     fn next(&mut self, prefix: &str) -> String {
         self.serial += 1;
         format!("{prefix}-{:04}", self.serial)
+    }
+
+    fn next_consent(&mut self) -> u32 {
+        self.consents += 1;
+        self.consents
     }
 }
 
@@ -266,8 +301,8 @@ async fn authorize(State(vendor): State<Vendor>, RawQuery(query): RawQuery) -> R
     let account = inner.mood.account;
     let redirect_uri = value("redirect_uri").to_owned();
     let mut back = format!("{redirect_uri}?code={code}&state={}", value("state"));
-    if let Some(iss) = &inner.mood.iss {
-        let iss: String = url::form_urlencoded::byte_serialize(iss.as_bytes()).collect();
+    if inner.mood.says_iss {
+        let iss: String = url::form_urlencoded::byte_serialize(inner.issuer.as_bytes()).collect();
         back += &format!("&iss={iss}");
     }
     inner.codes.insert(
@@ -277,6 +312,7 @@ async fn authorize(State(vendor): State<Vendor>, RawQuery(query): RawQuery) -> R
             challenge,
             scopes,
             account,
+            given: Instant::now(),
         },
     );
     Redirect::to(&back).into_response()
@@ -346,13 +382,17 @@ async fn token(State(vendor): State<Vendor>, headers: HeaderMap, body: Bytes) ->
     match value("grant_type") {
         "authorization_code" => {
             inner.exchanges += 1;
-            let Some(code) = inner.codes.remove(value("code")) else {
-                let error = match vendor.service {
-                    ServiceName::Github => "bad_verification_code",
-                    ServiceName::Slack => "invalid_code",
-                    _ => "invalid_grant",
+            let code = inner.codes.remove(value("code"));
+            let Some(code) = code.filter(|code| code.given.elapsed() < vendor.code_life()) else {
+                let said = "The code passed is incorrect or expired.";
+                let x = "Value passed for the authorization code was invalid.";
+                let (error, said) = match vendor.service {
+                    ServiceName::Github => ("bad_verification_code", said),
+                    ServiceName::Slack => ("invalid_code", said),
+                    ServiceName::Twitter => ("invalid_request", x),
+                    _ => ("invalid_grant", said),
                 };
-                return refuse(&vendor, error, "The code passed is incorrect or expired.");
+                return refuse(&vendor, error, said);
             };
             let verifier = asked.get("code_verifier");
             let answered =
@@ -363,17 +403,24 @@ async fn token(State(vendor): State<Vendor>, headers: HeaderMap, body: Bytes) ->
                     .push("token: another verifier or redirect URI".to_owned());
                 return refuse(&vendor, "invalid_grant", "verifier");
             }
-            let (account, scopes) = (code.account, code.scopes);
-            answer(200, &granted(&vendor, &mut inner, account, &scopes))
+            let grant = Grant {
+                consent: inner.next_consent(),
+                account: code.account,
+                scopes: code.scopes,
+            };
+            answer(200, &granted(&vendor, &mut inner, &grant))
         }
         "refresh_token" => {
             inner.refreshes += 1;
             let given = value("refresh_token").to_owned();
             match inner.grants.remove(&given) {
-                Some(grant) => answer(
-                    200,
-                    &refreshing::refreshed(&vendor, &mut inner, given, grant),
-                ),
+                Some(grant) => {
+                    let refreshed = refreshing::refreshed(&vendor, &mut inner, given, grant);
+                    match std::mem::take(&mut inner.mood.lost) {
+                        true => StatusCode::BAD_GATEWAY.into_response(),
+                        false => answer(200, &refreshed),
+                    }
+                }
                 None => refreshing::refuse_refresh(&vendor),
             }
         }
@@ -382,19 +429,21 @@ async fn token(State(vendor): State<Vendor>, headers: HeaderMap, body: Bytes) ->
 }
 
 /// The answer with tokens, as the vendor writes it.
-fn granted(vendor: &Vendor, inner: &mut Inner, account: u32, scopes: &[String]) -> Value {
+fn granted(vendor: &Vendor, inner: &mut Inner, grant: &Grant) -> Value {
     let token = inner.next("access");
     let refresh = inner.next("refresh");
     let expires = inner.mood.expires;
     let listed = matches!(vendor.service, ServiceName::Github | ServiceName::Slack);
-    let grant = Grant {
+    let Grant {
+        consent,
         account,
-        scopes: scopes.to_vec(),
-    };
-    inner.grants.insert(refresh.clone(), grant);
+        ref scopes,
+    } = *grant;
+    inner.grants.insert(refresh.clone(), grant.clone());
     inner.tokens.insert(
         token.clone(),
         Token {
+            consent,
             account,
             scopes: listed.then(|| scopes.join(", ")),
         },
@@ -454,108 +503,6 @@ fn granted(vendor: &Vendor, inner: &mut Inner, account: u32, scopes: &[String]) 
                    "refresh_token": refresh, "scope": spaced})
         }
     }
-}
-
-/// By whichever call the service has for it.
-async fn revoke(State(vendor): State<Vendor>) -> Response {
-    vendor.lock().revocations += 1;
-    answer(200, &json!({"ok": true}))
-}
-
-/// The call that says whose a token is.
-async fn who(
-    State(vendor): State<Vendor>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    let mut inner = vendor.lock();
-    inner.whos += 1;
-    if let Some((status, body)) = &inner.mood.who_answer {
-        return answer(*status, body);
-    }
-    let text = |name: &str| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let path = uri.path_and_query().map(ToString::to_string).unwrap();
-    let expected = match vendor.service {
-        ServiceName::Gmail => "/gmail/v1/users/me/profile",
-        ServiceName::GoogleCalendar => "/calendar/v3/users/me/calendarList/primary",
-        ServiceName::GoogleDrive => "/drive/v3/about?fields=user",
-        ServiceName::Github => "/user",
-        ServiceName::Notion => "/v1/users/me",
-        ServiceName::Slack => "/api/auth.test",
-        ServiceName::Linkedin => "/v2/userinfo",
-        ServiceName::Twitter => "/2/users/me",
-        ServiceName::Spotify => "/v1/me",
-    };
-    let is_post = vendor.service == ServiceName::Slack;
-    if path != expected || (method == Method::POST) != is_post {
-        inner.wrongs.push(format!("api: {path}"));
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    if vendor.service == ServiceName::Github && text("user-agent").is_empty() {
-        inner.wrongs.push("api: no user agent".to_owned());
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    if vendor.service == ServiceName::Notion && text("notion-version").is_empty() {
-        inner.wrongs.push("api: no version".to_owned());
-        return answer(
-            400,
-            &json!({"object": "error", "status": 400, "code": "missing_version"}),
-        );
-    }
-    let authorization = text("authorization");
-    let held = authorization
-        .strip_prefix("Bearer ")
-        .and_then(|token| inner.tokens.get(token));
-    let Some(Token { account, scopes }) = held else {
-        return match vendor.service {
-            ServiceName::Slack => answer(200, &json!({"ok": false, "error": "invalid_auth"})),
-            ServiceName::Github => {
-                answer(401, &json!({"message": "Bad credentials", "status": "401"}))
-            }
-            ServiceName::Notion => answer(
-                401,
-                &json!({"object": "error", "status": 401, "code": "unauthorized", "message": "API token is invalid."}),
-            ),
-            _ => answer(
-                401,
-                &json!({"error": {"code": 401, "message": "Invalid Credentials"}}),
-            ),
-        };
-    };
-    let body = match vendor.service {
-        ServiceName::Gmail => {
-            json!({"emailAddress": mail(*account), "messagesTotal": 0, "threadsTotal": 0, "historyId": "1"})
-        }
-        ServiceName::GoogleCalendar => {
-            json!({"kind": "calendar#calendarListEntry", "id": mail(*account), "primary": true})
-        }
-        ServiceName::GoogleDrive => json!({"user": {"emailAddress": mail(*account)}}),
-        ServiceName::Github => json!({"id": 100 + account, "login": format!("ada{account}")}),
-        ServiceName::Notion => json!({"object": "user", "id": format!("b{account}"), "type": "bot",
-            "bot": {"owner": {"type": "user", "user": {"name": format!("Ada {account}")}}, "workspace_name": "Engines"}}),
-        ServiceName::Slack => {
-            json!({"ok": true, "url": "https://engines.slack.com/", "team": "Engines",
-            "user": format!("ada{account}"), "team_id": "T1", "user_id": format!("U{account}")})
-        }
-        ServiceName::Linkedin => json!({"sub": format!("s{account}"), "email": mail(*account)}),
-        ServiceName::Twitter => {
-            json!({"data": {"id": format!("{}", 200 + account), "name": "Ada", "username": format!("ada{account}")}})
-        }
-        ServiceName::Spotify => {
-            json!({"id": format!("p{account}"), "display_name": format!("Ada {account}")})
-        }
-    };
-    let scopes = scopes.clone();
-    let mut response = answer(200, &body);
-    if let Some(scopes) = scopes {
-        let name = header::HeaderName::from_static("x-oauth-scopes");
-        response.headers_mut().insert(name, scopes.parse().unwrap());
-    }
-    response
 }
 
 fn mail(account: u32) -> String {

@@ -264,15 +264,24 @@ async fn who_shares_an_account_and_who_had_it_is_known() {
                 of: Some(row.id),
                 entity_id: row.entity_id,
                 account,
-                services,
             };
-            grant::sharing(db, &grant).await.unwrap()
+            grant::sharing(db, &grant, services).await.unwrap()
         };
         assert_eq!(sharing(&google, Some(AWKWARD)).await, 1);
         assert_eq!(sharing(&google[..1], Some(AWKWARD)).await, 0);
         assert_eq!(sharing(&google, Some("another")).await, 0);
         // An account that is not known may be the same.
         assert_eq!(sharing(&google, None).await, 1);
+        // Nobody granted what was given by hand.
+        let mut by_hand = integration_of(row.entity_id, ServiceName::Slack);
+        by_hand.credential_type = "bearer_token".to_owned();
+        let by_hand = add_integration(db, by_hand).await;
+        let tx = db.begin().await.unwrap();
+        integration::set_account(&tx, by_hand.id, named(AWKWARD), at(1))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(sharing(&[ServiceName::Slack], Some(AWKWARD)).await, 0);
 
         let tx = db.begin().await.unwrap();
         standing::set_status(&tx, &calendar, IntegrationStatus::Revoked, None, at(2))

@@ -8,7 +8,7 @@ use super::{Grant, Inner, Vendor, granted, refuse};
 
 /// The answer to a refresh, as the vendor writes it.
 pub(super) fn refreshed(vendor: &Vendor, inner: &mut Inner, given: String, grant: Grant) -> Value {
-    let mut answer = granted(vendor, inner, grant.account, &grant.scopes);
+    let mut answer = granted(vendor, inner, &grant);
     if vendor.service == ServiceName::Slack {
         // What stands in `authed_user` at first comes at the top here.
         let mut user = answer["authed_user"].take();
