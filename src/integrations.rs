@@ -30,6 +30,7 @@ use crate::{
 mod check;
 mod disconnect;
 mod revocation;
+mod waiting;
 
 pub use check::Checked;
 pub use disconnect::{Records, Removed};

@@ -342,6 +342,7 @@ impl From<ConnectError> for ApiError {
         let code = match error {
             ConnectError::Db(error) => return error.into(),
             ConnectError::Unavailable(cause) => return Self::Unavailable(cause),
+            ConnectError::Unwanted { .. } => return of_unwanted(error),
             ConnectError::NoEntity => return Self::NotFound,
             ConnectError::UnknownState => return Self::field("state", error.to_string()),
             ConnectError::OtherIssuer => return Self::field("iss", error.to_string()),
@@ -359,6 +360,18 @@ impl From<ConnectError> for ApiError {
             ConnectError::Rejected(_) => "account_unreadable",
         };
         Self::Conflict(code, error.to_string())
+    }
+}
+
+/// The reason with its code, and what became of the grant.
+fn of_unwanted(error: ConnectError) -> ApiError {
+    let told = error.to_string();
+    let ConnectError::Unwanted { reason, .. } = error else {
+        return error.into();
+    };
+    match ApiError::from(*reason) {
+        ApiError::Conflict(code, _) => ApiError::Conflict(code, told),
+        other => other,
     }
 }
 

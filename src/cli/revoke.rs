@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{note, say};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     db::{
         Db, DbError, Slicing,
         integration::{self, Filter, Integration},
+        oauth_session::{self, OAuthSession, Which},
     },
     domain::{IntegrationId, ServiceName, SystemClock, errors, sync::Scope},
     integrations::{IntegrationError, Revocation},
@@ -49,19 +50,30 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
     let app = App::build(config, Arc::new(SystemClock), Setup::Expect).await?;
     let service = args.service;
     let found = with_credentials(&app.engine.db, service).await?;
+    let waiting = oauth_session::waiting(&app.engine.db, Which::AtService(service))
+        .await
+        .context("the accounts that wait to be confirmed cannot be read")?;
     if !args.yes {
+        let also = match waiting.len() {
+            0 => String::new(),
+            count => format!(" and {count} that wait to be confirmed"),
+        };
         say(&format!(
-            "this would revoke {} at {service}, destroy their credentials and cancel their syncs; \
+            "this would revoke {}{also} at {service}, destroy their credentials and cancel their syncs; \
              records stay",
             integrations(found.len())
         ));
         return Err(NotConfirmed.into());
     }
-    let total = found.len();
+    let total = found.len() + waiting.len();
     let app = &app;
-    let mut ending = stream::iter(found)
-        .map(|id| async move { (id, app.integrations.revoke_access(id).await) })
-        .buffer_unordered(AT_ONCE);
+    let connected = found.into_iter().map(|id| {
+        async move { (id.to_string(), app.integrations.revoke_access(id).await) }.boxed()
+    });
+    let waiting = waiting
+        .iter()
+        .map(|session| async move { (session.id.to_string(), end(app, session).await) }.boxed());
+    let mut ending = stream::iter(connected.chain(waiting)).buffer_unordered(AT_ONCE);
     let (mut done, mut failed, mut shared, mut left) = (0, 0, 0, 0);
     while let Some((id, ended)) = ending.next().await {
         done += 1;
@@ -79,8 +91,10 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
                 }
                 say(&line(revocation.as_str()));
             }
-            // Removed since it was read.
-            Err(IntegrationError::Db(DbError::NotFound)) => say(&line("removed meanwhile")),
+            // Removed, or decided about, since it was read.
+            Err(IntegrationError::Db(DbError::NotFound)) => {
+                say(&line("removed or decided about meanwhile"))
+            }
             Err(error) => {
                 failed += 1;
                 note(&line(&format!("failed: {}", errors::chain(&error))));
@@ -108,6 +122,12 @@ pub async fn run(config: &Config, args: RevokeArgs) -> anyhow::Result<()> {
              kept: run the command again"
         ),
     }
+}
+
+/// One that its person has confirmed or refused since is no row of ours any more.
+async fn end(app: &App, session: &OAuthSession) -> Result<Revocation, IntegrationError> {
+    let ended = app.integrations.end_waiting(session).await?;
+    ended.ok_or(IntegrationError::Db(DbError::NotFound))
 }
 
 fn integrations(count: usize) -> String {

@@ -13,9 +13,11 @@ use crate::{
     },
     domain::sync::Scope,
     oauth::{
+        account::{AccountError, Known},
         authorization,
         endpoint::{CodeGrant, Tokens},
     },
+    providers::Account,
     secrets::{Credentials, OAuth2Credentials},
 };
 
@@ -156,37 +158,33 @@ impl Flow<'_> {
             code_verifier: &authorization::code_verifier(state, &session.pkce_salt),
         };
         let tokens = self.engine.tokens.exchange(self.name, &grant).await?;
-        let provider = self.client.provider;
-        let scopes = authorization::granted(provider, tokens.scope.as_deref());
-        let missing = authorization::missing(provider, &scopes);
-        if !missing.is_empty() {
-            return Err(ConnectError::ScopesMissing(missing));
-        }
         let Tokens {
             access_token,
             expires_at,
             refresh_token,
             consent_expires_at,
+            scope,
             ..
         } = tokens;
-        if refresh_token.is_none() && provider.oauth.needs_refresh_token {
-            return Err(ConnectError::NoRefreshToken);
-        }
-        let known = self.engine.tokens.account(self.name, &access_token).await?;
-        let account = known.account;
+        let known = self.engine.tokens.account(self.name, &access_token).await;
+        let scopes = authorization::granted(self.client.provider, scope.as_deref());
         let credentials = OAuth2Credentials {
             refresh_token,
             scopes: scopes.clone(),
             access_token: Some(access_token),
             access_token_expires_at: expires_at,
         };
-        // Before anything is kept, and again when it is stored.
-        let before = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
-        if let Some(Err(error)) = before.map(|before| must_be_same(&before, &account)) {
-            self.revoke(session.entity_id, &account, &credentials)
-                .await?;
-            return Err(error);
-        }
+        let told = known.as_ref().ok().map(|known| known.account.id.clone());
+        let account = match self.wanted(session, &credentials, known).await {
+            Ok(account) => account,
+            Err(reason) => {
+                let entity_id = session.entity_id;
+                let account = told.as_deref();
+                return Err(self
+                    .give_back(entity_id, account, &credentials, reason)
+                    .await);
+            }
+        };
         fail::fail_point!("connect.exchanged");
         let kept = self
             .integrations
@@ -203,6 +201,30 @@ impl Flow<'_> {
             token_expires_at: expires_at,
             consent_expires_at,
         })
+    }
+
+    /// The account, where what was granted is enough and it may be this entity's. It is asked before
+    /// anything is kept, and once more when that is stored.
+    async fn wanted(
+        &self,
+        session: &OAuthSession,
+        granted: &OAuth2Credentials,
+        known: Result<Known, AccountError>,
+    ) -> Result<Account, ConnectError> {
+        let provider = self.client.provider;
+        let missing = authorization::missing(provider, &granted.scopes);
+        if !missing.is_empty() {
+            return Err(ConnectError::ScopesMissing(missing));
+        }
+        if granted.refresh_token.is_none() && provider.oauth.needs_refresh_token {
+            return Err(ConnectError::NoRefreshToken);
+        }
+        let account = known?.account;
+        let before = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
+        if let Some(before) = before {
+            must_be_same(&before, &account)?;
+        }
+        Ok(account)
     }
 }
 

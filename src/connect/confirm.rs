@@ -11,10 +11,9 @@ use crate::{
         DbError, entity,
         oauth_session::{self, OAuthSession, OAuthSessionId, Stage, Waiting},
     },
-    domain::errors,
     integrations::{Announced, named},
     providers::Account,
-    secrets::{Credentials, SecretError},
+    secrets::SecretError,
 };
 
 /// What a person has to confirm.
@@ -158,10 +157,10 @@ impl Flow<'_> {
                 Ok(Decided::Connected(connected))
             }
             (Stage::Confirming, Decision::Cancel) => {
-                let is_revoked = self.give_up(&session).await?;
+                let ended = self.integrations.end_waiting(&session).await?;
                 Ok(Decided::Cancelled {
                     return_to: session.return_to,
-                    is_revoked,
+                    is_revoked: ended.ok_or(ConnectError::UsedState)?.is_ended(),
                 })
             }
             // The form was sent twice.
@@ -170,40 +169,6 @@ impl Flow<'_> {
             }
             _ => Err(ConnectError::UsedState),
         }
-    }
-
-    /// Ends a flow whose account waits for a confirmation that does not come; whether the grant stands no
-    /// more at the service.
-    pub(super) async fn give_up(&self, session: &OAuthSession) -> Result<bool, ConnectError> {
-        let granted = granted_to(session)?;
-        let tx = self.engine.db.begin().await?;
-        let mine = oauth_session::give_up(&tx, session.id).await?;
-        tx.commit().await?;
-        if !mine {
-            return Err(ConnectError::UsedState);
-        }
-        let credentials = self
-            .integrations
-            .credentials(granted.kept.path.as_str())
-            .await;
-        let is_revoked = match credentials {
-            Ok(Credentials::OAuth2(credentials)) => {
-                self.revoke(session.entity_id, &granted.account, &credentials)
-                    .await?
-            }
-            Ok(Credentials::Fields(_)) => false,
-            Err(error) => {
-                tracing::warn!(
-                    entity.id = %session.entity_id,
-                    provider = %self.name,
-                    error = errors::chain(&error),
-                    "a grant that nobody confirmed was not revoked, because its credentials cannot be read"
-                );
-                false
-            }
-        };
-        self.integrations.take_back(&granted.kept).await;
-        Ok(is_revoked)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     db::DbError,
     domain::{ServiceName, errors},
-    integrations::IntegrationError,
+    integrations::{IntegrationError, Revocation},
     oauth::{account::AccountError, endpoint::EndpointError},
     secrets::SecretError,
 };
@@ -68,6 +68,14 @@ pub enum ConnectError {
     /// The account that is connected here is just being disconnected.
     #[error("the access to this account is being ended: start again in some minutes")]
     Ending,
+    /// The account was not connected although the service granted it.
+    #[error("{reason}{}", of_grant(.grant))]
+    Unwanted {
+        /// Why not.
+        reason: Box<ConnectError>,
+        /// What became of the grant.
+        grant: Revocation,
+    },
     /// The service does not take our client: the operator's to mend.
     #[error("the service refuses this nucleus: {0}")]
     ClientRefused(String),
@@ -80,6 +88,18 @@ pub enum ConnectError {
     /// The store did not do it.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+/// What the person is told of a grant that is not wanted.
+fn of_grant(grant: &Revocation) -> &'static str {
+    match grant {
+        // Nothing is to be done about it.
+        Revocation::SharedGrant => "",
+        ended if ended.is_ended() => "; what was allowed was given back",
+        _ => {
+            "; the service may still list what was allowed, which can be taken back in the account there"
+        }
+    }
 }
 
 impl From<IntegrationError> for ConnectError {

@@ -12,18 +12,18 @@ use url::Url;
 
 use crate::{
     db::{
+        DbError,
         audit_log::{self, Act},
         entity,
         grant::Grant,
         oauth_session::{self, OAuthSession},
     },
-    domain::{EntityId, ServiceName, audit::Action, ids::Id},
-    integrations::Integrations,
+    domain::{EntityId, ServiceName, audit::Action, errors, ids::Id},
+    integrations::{Integrations, Revocation},
     oauth::{
         OAuthConfig,
         authorization::{self, AuthorizationRequest},
     },
-    providers::Account,
     secrets::OAuth2Credentials,
     sync::Engine,
 };
@@ -43,7 +43,7 @@ pub use store::Connected;
 /// A person has so long to consent, and as long again to confirm. The credentials that wait meanwhile
 /// must be younger than what the sweep of secrets destroys.
 const LIFETIME: TimeDelta = TimeDelta::minutes(10);
-/// Sessions that are ended in one sweep.
+/// Sessions that are forgotten in one transaction.
 const SWEEP: u64 = 100;
 
 /// What a flow begins with.
@@ -149,50 +149,47 @@ impl<'a> Flow<'a> {
         })
     }
 
-    /// Revokes a grant that is not wanted, unless a connection lives on it; whether it stands no more.
-    pub(super) async fn revoke(
+    /// Has a grant revoked that is not wanted for a `reason`, unless a connection lives on it. The account
+    /// is told where it is known.
+    pub(super) async fn give_back(
         &self,
         entity_id: EntityId,
-        account: &Account,
+        account: Option<&str>,
         credentials: &OAuth2Credentials,
-    ) -> Result<bool, ConnectError> {
+        reason: ConnectError,
+    ) -> ConnectError {
         let grant = Grant {
             of: None,
             entity_id,
-            account: Some(&account.id),
+            account,
         };
-        let revocation = self
+        let revoked = self
             .integrations
-            .revoke_grant(self.name, &grant, credentials);
-        Ok(revocation.await?.is_ended())
+            .revoke_grant(self.name, &grant, credentials)
+            .await;
+        unwanted(reason, revoked)
+    }
+}
+
+/// The reason, with what became of the grant.
+fn unwanted(reason: ConnectError, revoked: Result<Revocation, DbError>) -> ConnectError {
+    match revoked {
+        Ok(grant) => ConnectError::Unwanted {
+            reason: Box::new(reason),
+            grant,
+        },
+        Err(error) => {
+            let error = errors::chain(&error);
+            tracing::error!(error, "a grant that is not wanted was not revoked");
+            reason
+        }
     }
 }
 
 /// Ends the flows that nobody confirmed in time, and forgets those that are over.
-pub async fn sweep(
-    engine: &Engine,
-    integrations: &Integrations,
-    client_of: impl Fn(ServiceName) -> Option<OAuthConfig>,
-) -> Result<(), ConnectError> {
+pub async fn sweep(engine: &Engine, integrations: &Integrations) -> Result<(), ConnectError> {
     let now = engine.clock.now();
-    for session in oauth_session::unconfirmed(&engine.db, now, SWEEP).await? {
-        let name = session.service()?;
-        let client = client_of(name);
-        let flow = Flow::new(engine, integrations, client.as_ref(), name);
-        match flow {
-            Ok(flow) => match flow.give_up(&session).await {
-                // Another process, or the person at the last moment, was faster.
-                Ok(_) | Err(ConnectError::UsedState) => {}
-                Err(error) => return Err(error),
-            },
-            // The operator has taken the client away; the sweep of secrets destroys the credentials.
-            Err(_) => {
-                let tx = engine.db.begin().await?;
-                oauth_session::give_up(&tx, session.id).await?;
-                tx.commit().await?;
-            }
-        }
-    }
+    integrations.end_unconfirmed().await?;
     // Kept as long again, so that whoever comes late is told why it is too late.
     while oauth_session::purge(&engine.db, now - LIFETIME, SWEEP).await? == SWEEP {}
     Ok(())

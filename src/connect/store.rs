@@ -3,11 +3,12 @@
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::{ConnectError, Flow};
+use super::{ConnectError, Flow, unwanted};
 use crate::{
     db::{
         Tx,
         audit_log::{self, Act},
+        grant::Grant,
         integration::{self, Integration, Reconnected},
         oauth_session::{self, OAuthSession, Stage},
         secret_intent,
@@ -66,10 +67,12 @@ impl Flow<'_> {
             }
             Err(error) => {
                 let is_in_doubt = matches!(&error, ConnectError::Db(error) if error.is_in_doubt());
-                if from == Stage::Used && !is_in_doubt {
-                    self.integrations.take_back(&granted.kept).await;
+                if from != Stage::Used || is_in_doubt {
+                    return Err(error);
                 }
-                return Err(error);
+                let refused = self.refused(session, &granted, error).await;
+                self.integrations.take_back(&granted.kept).await;
+                return Err(refused);
             }
         };
         self.engine.tokens.forget(integration_id);
@@ -94,6 +97,31 @@ impl Flow<'_> {
             can_sync: self.can_sync(),
             return_to: session.return_to.clone(),
         })
+    }
+
+    /// What is not wanted after all is given back; what failed may be tried again.
+    async fn refused(
+        &self,
+        session: &OAuthSession,
+        granted: &Granted,
+        error: ConnectError,
+    ) -> ConnectError {
+        if !matches!(
+            error,
+            ConnectError::OtherAccount { .. } | ConnectError::Ending
+        ) {
+            return error;
+        }
+        let grant = Grant {
+            of: None,
+            entity_id: session.entity_id,
+            account: Some(&granted.account.id),
+        };
+        let path = &granted.kept.path;
+        unwanted(
+            error,
+            self.integrations.revoke_kept(self.name, &grant, path).await,
+        )
     }
 
     /// Gives the integration and, where it was there before, what it had pinned.

@@ -29,7 +29,7 @@ const LEASE_MS: i64 = 60_000;
 pub struct Disconnection {
     /// Its id.
     pub id: DisconnectionId,
-    /// The integration.
+    /// The integration; of an account that was never connected, the flow.
     pub integration_id: IntegrationId,
     /// Its owner.
     pub entity_id: EntityId,

@@ -40,6 +40,8 @@ pub async fn sharing(db: &Db, grant: &Grant<'_>, services: &[ServiceName]) -> Re
             .push(" OR (account IS NULL AND entity_id = ")
             .bind(grant.entity_id)
             .push("))"),
+        // Of an account that nobody knows, and nobody has, it may be anybody's.
+        None if grant.of.is_none() => sql,
         None => sql.push(" AND entity_id = ").bind(grant.entity_id),
     };
     sql.push(" AND service_name IN ")

@@ -26,6 +26,8 @@ pub enum Stage {
     Used,
     /// The account is known and its credentials are kept; the person has to confirm.
     Confirming,
+    /// The person does not confirm; the grant is being revoked, until when its credentials are kept.
+    Ending,
     /// The account is connected.
     Connected,
 }
@@ -36,6 +38,7 @@ impl Stage {
             Self::Started => "started",
             Self::Used => "used",
             Self::Confirming => "confirming",
+            Self::Ending => "ending",
             Self::Connected => "connected",
         }
     }
@@ -94,6 +97,7 @@ impl OAuthSession {
             Stage::Started,
             Stage::Used,
             Stage::Confirming,
+            Stage::Ending,
             Stage::Connected,
         ]
         .into_iter()
@@ -261,32 +265,64 @@ pub async fn connected(
     .map(|changed| changed == 1)
 }
 
-/// Ends a session whose credentials wait, so that nobody else takes them. False where another was
-/// faster.
-pub async fn give_up(tx: &Tx, id: OAuthSessionId) -> Result<bool, DbError> {
+/// Takes a session whose credentials wait, as it was `found`, for them to be ended: nobody confirms it any
+/// more, and nobody else takes it before `until`. False where another was faster.
+pub async fn begin_ending(
+    tx: &Tx,
+    found: &OAuthSession,
+    until: DateTime<Utc>,
+) -> Result<bool, DbError> {
     Sql::new(
-        "UPDATE oauth_sessions SET status = 'used', secret_path = NULL, secret_intent_id = NULL
-         WHERE id = $1 AND status = 'confirming'",
-        [id.into()],
+        "UPDATE oauth_sessions SET status = 'ending', expires_at = $4
+         WHERE id = $1 AND status = $2 AND expires_at = $3 AND secret_path IS NOT NULL",
+        [
+            found.id.into(),
+            found.status.clone().into(),
+            found.expires_at.into(),
+            until.into(),
+        ],
     )
     .execute(&tx.inner)
     .await
     .map(|changed| changed == 1)
 }
 
-/// Sessions whose credentials waited in vain for a confirmation, oldest first.
-pub async fn unconfirmed(
-    db: &Db,
-    now: DateTime<Utc>,
-    limit: u64,
-) -> Result<Vec<OAuthSession>, DbError> {
+/// It is known what became of the grant; the credentials wait no more.
+pub async fn end(tx: &Tx, id: OAuthSessionId, now: DateTime<Utc>) -> Result<(), DbError> {
     Sql::new(
-        "SELECT * FROM oauth_sessions WHERE expires_at < $1 AND status = 'confirming'
-         ORDER BY expires_at LIMIT $2",
-        [now.into(), (limit as i64).into()],
+        "UPDATE oauth_sessions SET status = 'used', secret_path = NULL, secret_intent_id = NULL,
+            expires_at = $2
+         WHERE id = $1 AND status = 'ending'",
+        [id.into(), now.into()],
     )
-    .all(db.reader())
+    .execute(&tx.inner)
     .await
+    .map(drop)
+}
+
+/// Which of the sessions whose credentials wait.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// Those whose time was over before this.
+    Over(DateTime<Utc>),
+    /// Those of an entity.
+    OfEntity(EntityId),
+    /// Those at a service.
+    AtService(ServiceName),
+}
+
+/// Sessions whose credentials wait for a confirmation or for their end, oldest first.
+pub async fn waiting(db: &Db, which: Which) -> Result<Vec<OAuthSession>, DbError> {
+    let sql = Sql::new(
+        "SELECT * FROM oauth_sessions WHERE status IN ('confirming', 'ending')",
+        [],
+    );
+    let sql = match which {
+        Which::Over(time) => sql.push(" AND expires_at < ").bind(time),
+        Which::OfEntity(id) => sql.push(" AND entity_id = ").bind(id),
+        Which::AtService(name) => sql.push(" AND service_name = ").bind(name.as_str()),
+    };
+    sql.push(" ORDER BY expires_at").all(db.reader()).await
 }
 
 /// Deletes sessions that ended before `time`, at most `limit`; says how many.
@@ -294,7 +330,7 @@ pub async fn purge(db: &Db, time: DateTime<Utc>, limit: u64) -> Result<u64, DbEr
     let tx = db.begin().await?;
     let deleted = Sql::new(
         "DELETE FROM oauth_sessions WHERE id IN (
-            SELECT id FROM oauth_sessions WHERE expires_at < $1 AND status <> 'confirming'
+            SELECT id FROM oauth_sessions WHERE expires_at < $1 AND status NOT IN ('confirming', 'ending')
             ORDER BY expires_at LIMIT $2)",
         [time.into(), (limit as i64).into()],
     )

@@ -214,7 +214,12 @@ async fn tick(db: &Db, of: &Integration) {
     sync_listing::sweep(db, 100).await.unwrap();
     outbox::purge(db, now(), 100).await.unwrap();
     idempotency_key::purge(db, now(), 100).await.unwrap();
-    oauth_session::unconfirmed(db, now(), 100).await.unwrap();
+    for which in [
+        oauth_session::Which::Over(now()),
+        oauth_session::Which::OfEntity(of.entity_id),
+    ] {
+        oauth_session::waiting(db, which).await.unwrap();
+    }
     oauth_session::purge(db, now(), 100).await.unwrap();
     secret_intent::has_younger(db, "name", now()).await.unwrap();
 }

@@ -382,6 +382,8 @@ impl Integrations {
                 }
             }
         }
+        // After the integrations, which may live on the same grants.
+        self.end_waiting_of(id).await?;
         let tx = self.db.begin().await?;
         match entity::delete(&tx, id).await {
             Ok(()) => {

@@ -12,10 +12,10 @@ use crate::{
         grant::{self, Grant},
         integration::Integration,
     },
-    domain::{ServiceName, audit::Action},
+    domain::{ServiceName, audit::Action, errors},
     oauth::{endpoint::EndpointError, tokens::TokenError},
     providers,
-    secrets::OAuth2Credentials,
+    secrets::{Credentials, OAuth2Credentials, SecretPath},
 };
 
 /// Revoking at Google ends what one client was granted for an account, in all three.
@@ -186,6 +186,31 @@ impl Integrations {
                 Revocation::Failed(error.to_string())
             }
         })
+    }
+
+    /// As [`Integrations::revoke_grant`], by credentials that no integration has.
+    pub async fn revoke_kept(
+        &self,
+        service: ServiceName,
+        grant: &Grant<'_>,
+        path: &SecretPath,
+    ) -> Result<Revocation, DbError> {
+        match self.credentials(path.as_str()).await {
+            Ok(Credentials::OAuth2(credentials)) => {
+                self.revoke_grant(service, grant, &credentials).await
+            }
+            Ok(Credentials::Fields(_)) => Ok(Revocation::NotSupported),
+            Err(error) => {
+                tracing::warn!(
+                    entity.id = %grant.entity_id,
+                    provider = %service,
+                    error = errors::chain(&error),
+                    "a grant was not revoked, because its credentials cannot be read"
+                );
+                let reason = format!("the credentials cannot be read: {}", error.outline());
+                Ok(Revocation::Failed(reason))
+            }
+        }
     }
 
     /// The services for which a grant of `service` stands: Google's, as far as they are asked by the same

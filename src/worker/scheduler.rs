@@ -81,8 +81,7 @@ async fn keep_house(app: &App) -> Result<Report, DbError> {
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
     while outbox::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
     while idempotency_key::purge(&app.engine.db, app.now(), SWEEP).await? == SWEEP {}
-    let client_of = |service| app.clients.get(&service).cloned();
-    if let Err(error) = connect::sweep(&app.engine, &app.integrations, client_of).await {
+    if let Err(error) = connect::sweep(&app.engine, &app.integrations).await {
         tracing::error!(
             error = errors::chain(&error),
             "OAuth flows that are over could not be swept"

@@ -255,6 +255,11 @@ async fn what_a_person_does_not_grant_is_named() {
         for scope in unticked {
             assert!(detail.contains(scope), "{service}: {detail}");
         }
+        let is_offered = service != ServiceName::Spotify;
+        let is_back = detail.contains("what was allowed was given back");
+        assert_eq!(is_back, is_offered, "{service}: {detail}");
+        let revoked = setting.vendor(service).revocations();
+        assert_eq!(revoked, usize::from(is_offered), "{service}");
     }
     assert_eq!(setting.api().all("/integrations").await, [Value::Null; 0]);
 }

@@ -28,7 +28,7 @@ fn many() -> usize {
 }
 
 /// A folder whose program asks this authorization server for everything of Google's.
-async fn world(server: &AuthorizationServer) -> World {
+pub async fn world(server: &AuthorizationServer) -> World {
     let mut world = World::embedded(small_mailbox(1)).await;
     for service in ["gmail", "google_calendar"] {
         for (name, value) in variables_of(server, service) {
@@ -54,7 +54,7 @@ async fn connect_at(
     made["id"].as_str().unwrap().to_owned()
 }
 
-async fn number(world: &World, statement: &str) -> i64 {
+pub async fn number(world: &World, statement: &str) -> i64 {
     let mut database = world.database().await;
     sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
         .fetch_one(&mut database)

@@ -67,5 +67,6 @@ mod test_clock;
 mod tidy;
 mod tokens;
 mod traces;
+mod unconfirmed;
 mod vault_rotation;
 mod waiting;

@@ -170,7 +170,7 @@ async fn who_cannot_connect_is_told_why_and_where_to_go() {
     look(&browser, &app, "other-account").await;
     let text = format!(
         "The account {OTHER} was chosen, but alex@example.com is connected here: start again and \
-         choose alex@example.com, or disconnect alex@example.com first."
+         choose alex@example.com, or disconnect alex@example.com first; what was allowed was given back."
     );
     let link = "Go back to where you came from";
     let way_back = format!("    paragraph\n      link \"{link}\"\n");

@@ -89,3 +89,44 @@ async fn each_vendor_revokes_the_one_grant_that_was_removed() {
     }
     setting.assert_nothing_wrong();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_given_back_unless_somebody_may_live_on_it() {
+    let setting = Setting::start().await;
+    let service = ServiceName::Github;
+    let vendor = setting.vendor(service);
+    let (mine, others) = (setting.api().entity().await, setting.api().entity().await);
+    let unreadable = Mood {
+        who_answer: Some((403, json!({"message": "Forbidden"}))),
+        ..Mood::default()
+    };
+    let incomplete = Mood {
+        unticked: &["repo"],
+        ..Mood::default()
+    };
+    vendor.set_mood(unreadable.clone());
+    let (status, problem) = setting.connect(service, &mine).await;
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(problem["code"], "account_unreadable");
+    assert_eq!(vendor.revocations(), 1, "{problem}");
+    vendor.set_mood(Mood::default());
+    let (_, made) = setting.connect(service, &mine).await;
+    // Of the same account, and of one that nobody knows.
+    for mood in [incomplete.clone(), unreadable] {
+        vendor.set_mood(mood);
+        let (status, problem) = setting.connect(service, &others).await;
+        assert_eq!(status, 409, "{problem}");
+        assert_eq!(vendor.revocations(), 1, "{problem}");
+    }
+    vendor.set_mood(Mood {
+        account: 1,
+        ..incomplete
+    });
+    let (_, problem) = setting.connect(service, &others).await;
+    assert_eq!(vendor.revocations(), 2, "{problem}");
+    vendor.set_mood(Mood::default());
+    let path = format!("/integrations/{}/test", made["id"].as_str().unwrap());
+    let tested = setting.api().post(&path, json!({})).await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+    setting.assert_nothing_wrong();
+}

@@ -59,6 +59,11 @@ async fn who_unticks_what_is_needed_is_told_what_it_was() {
             .contains("https://app.example/done?error=scopes_missing"),
         "{told:?}"
     );
+    assert!(
+        told.text.contains("what was allowed was given back"),
+        "{told:?}"
+    );
+    assert_eq!(app.calls(Method::Revoke), 1);
     assert_nothing_is_left(&app).await;
     // A service that says nothing of scopes grants what was asked for.
     app.google
@@ -131,9 +136,48 @@ async fn an_entity_that_is_removed_meanwhile_gets_no_account() {
     let (mut browser, _, page) = question(&app, &entity).await;
     app.send("DELETE", &format!("/entities/{entity}"), None)
         .await;
+    assert_eq!(app.calls(Method::Revoke), 1);
     let late = browser.decide(&app, &page, "connect").await;
     assert_eq!(late.status, 422, "{late:?}");
     assert_nothing_is_left(&app).await;
+}
+
+/// What became of grants, as it is kept.
+async fn outcomes(app: &TestApp) -> Vec<String> {
+    let statement = "SELECT outcome FROM disconnections WHERE finished_at IS NOT NULL";
+    app.rows(statement, statement).await
+}
+
+#[tokio::test]
+async fn a_service_that_fails_is_asked_again_until_the_credentials_go() {
+    for (failures, outcome) in [(2, "revoked"), (50, "failed")] {
+        let app = with_mail().await;
+        let entity = app.entity().await;
+        let (mut browser, _, page) = question(&app, &entity).await;
+        let fault = Fault::status(503, "internal_failure");
+        app.google
+            .inject_times(Match::method(Method::Revoke), fault, failures);
+        let cancelled = browser.decide(&app, &page, "cancel").await;
+        assert!(cancelled.text.contains("take it back"), "{cancelled:?}");
+        assert_eq!(
+            (versions(&app).await.len(), outcomes(&app).await.len()),
+            (1, 0)
+        );
+        let late = browser.decide(&app, &page, "connect").await;
+        assert_eq!(late.status, 409, "{late:?}");
+        let mut minutes = 0;
+        while outcomes(&app).await.is_empty() {
+            app.clock.advance(TimeDelta::seconds(61));
+            app.tick().await;
+            minutes += 1;
+            assert!(minutes < 50);
+        }
+        assert_eq!(outcomes(&app).await, [outcome]);
+        assert_nothing_is_left(&app).await;
+        let asked = app.calls(Method::Revoke);
+        app.tick().await;
+        assert_eq!(app.calls(Method::Revoke), asked);
+    }
 }
 
 /// Each way in which the service may not play along: the status of the page, and what it says.
