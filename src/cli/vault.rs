@@ -46,7 +46,10 @@ pub async fn run(config: &Config, command: VaultCommand) -> anyhow::Result<()> {
         .await
         .context("the audit log cannot be written, so the key was not replaced")?;
     let rotated = vault.rotate().await;
-    attempt.end(rotated.is_ok(), "vault").await;
+    let is_whole = rotated
+        .as_ref()
+        .is_ok_and(|rotated| rotated.damaged.is_empty());
+    attempt.end(is_whole, "vault").await;
     db.close().await?;
     let rotated = rotated.context("the vault may be sealed with two keys: run this again")?;
     for path in &rotated.damaged {
@@ -56,6 +59,13 @@ pub async fn run(config: &Config, command: VaultCommand) -> anyhow::Result<()> {
         "the vault is sealed with key {}; {} versions were sealed anew",
         rotated.key, rotated.versions
     ));
+    if !rotated.damaged.is_empty() {
+        bail!(
+            "{} versions are still sealed with another key, which is kept for them: put their files back \
+             from a copy, or connect their accounts again, and run this again",
+            rotated.damaged.len()
+        );
+    }
     note(match is_configured {
         true => {
             "NUCLEUS_SECRETS__PREVIOUS_VAULT_KEY is needed no more, but for copies of the vault made before"

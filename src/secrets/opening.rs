@@ -97,33 +97,61 @@ impl VaultError {
 }
 
 /// Makes the folder where it is missing, refuses one that others can get at or that was sealed with
-/// another key, and removes what processes that died left half written.
-pub(super) fn prepare(folder: &Path, keys: &Keys) -> Result<(), VaultError> {
+/// another key, and removes what processes that died left half written. Gives the keys, which may be others
+/// by now where they come from `key_file`.
+pub(super) fn prepare(
+    folder: &Path,
+    key_file: Option<&Path>,
+    keys: Keys,
+) -> Result<Keys, VaultError> {
     files::make_folder(folder).map_err(|source| VaultError::io("making", folder, source))?;
     refuse_if_open_to_others(folder)?;
     let lock_file = folder.join(LOCK_FILE);
     let lock =
         files::lock(&lock_file).map_err(|source| VaultError::io("locking", &lock_file, source))?;
-    if !is_key_checked(folder, keys)? {
+    let (keys, is_checked) = check_keys(folder, key_file, keys)?;
+    if !is_checked {
         write_check_file(folder, keys.first())?;
     }
     // Whoever writes holds the lock, so these have no writer any more.
     remove_temporary_files(folder).map_err(|source| VaultError::io("cleaning", folder, source))?;
     drop(lock);
-    Ok(())
+    Ok(keys)
 }
 
-/// As [`prepare`], of a vault that is to stay as it is: nothing is made, removed or locked. Says
-/// whether there is a vault.
-pub(super) fn look(folder: &Path, keys: &Keys) -> Result<bool, VaultError> {
+/// As [`prepare`], of a vault that is to stay as it is: nothing is made, removed or locked. No keys where
+/// there is no vault.
+pub(super) fn look(
+    folder: &Path,
+    key_file: Option<&Path>,
+    keys: Keys,
+) -> Result<Option<Keys>, VaultError> {
     let is_there = folder
         .try_exists()
         .map_err(|source| VaultError::io("looking at", folder, source))?;
-    if is_there {
-        refuse_if_open_to_others(folder)?;
-        is_key_checked(folder, keys)?;
+    if !is_there {
+        return Ok(None);
     }
-    Ok(is_there)
+    refuse_if_open_to_others(folder)?;
+    let (keys, _) = check_keys(folder, key_file, keys)?;
+    Ok(Some(keys))
+}
+
+/// The keys that fit the check file, and whether there is one. Between the reading of the key files and
+/// this, another key may have been announced, or have taken the first one's place.
+fn check_keys(
+    folder: &Path,
+    key_file: Option<&Path>,
+    keys: Keys,
+) -> Result<(Keys, bool), VaultError> {
+    match (is_key_checked(folder, &keys), key_file) {
+        (Err(wrong @ VaultError::WrongKey { .. }), Some(key_file)) => {
+            let keys = read_keys(key_file)?.ok_or(wrong)?;
+            let is_checked = is_key_checked(folder, &keys)?;
+            Ok((keys, is_checked))
+        }
+        (checked, _) => Ok((keys, checked?)),
+    }
 }
 
 fn refuse_if_open_to_others(folder: &Path) -> Result<(), VaultError> {

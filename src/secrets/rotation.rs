@@ -7,7 +7,7 @@
 //! the next one, and every process knows both.
 //!
 //! Each step may be the last of a process that dies: both keys are there until nothing is sealed with
-//! the old one.
+//! the old one. So it is while a damaged version is, which may yet be mended: the rotation waits for that.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -28,7 +28,7 @@ pub struct Rotated {
     pub key: KeyId,
     /// Versions that were sealed anew.
     pub versions: u64,
-    /// Versions that no key of the vault opens, as they were before; they stay as they are.
+    /// Versions that no key of the vault opens; they stay as they are, and so do both keys.
     pub damaged: Vec<String>,
 }
 
@@ -51,8 +51,10 @@ impl Inner {
             self.seal_anew(&file, &next, &mut rotated)?;
         }
         fail::fail_point!("vault.rotate.sealed");
-        self.take_the_others_place()?;
-        fail::fail_point!("vault.rotate.done");
+        if rotated.damaged.is_empty() {
+            self.take_the_others_place()?;
+            fail::fail_point!("vault.rotate.done");
+        }
         self.read_keys_again()?;
         Ok(rotated)
     }

@@ -131,9 +131,47 @@ async fn a_damaged_version_does_not_keep_the_others_from_another_key() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&file, bytes).unwrap();
     let rotated = vault.rotate().await.unwrap();
+    let key = rotated.key;
     assert_eq!(
         (rotated.versions, rotated.damaged),
         (1, vec![bad.to_string()])
     );
     assert_eq!(vault.get(&good).await.unwrap().expose_secret(), b"x");
+    // The old key is kept for what is mended later, and the rotation goes on then.
+    assert!(vault.is_rotating());
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let reopened = with_key_file(data.path()).await;
+    assert_eq!(reopened.get(&bad).await.unwrap().expose_secret(), b"y");
+    let rotated = vault.rotate().await.unwrap();
+    let whole = Rotated {
+        key,
+        versions: 1,
+        damaged: Vec::new(),
+    };
+    assert_eq!(rotated, whole);
+    assert!(!vault.is_rotating());
+    assert_eq!(vault.get(&bad).await.unwrap().expose_secret(), b"y");
+}
+
+#[tokio::test]
+async fn keys_that_were_read_before_a_rotation_are_read_again() {
+    let data = tempfile::tempdir().unwrap();
+    let (folder, key_file) = (data.path().join("vault"), data.path().join("vault.key"));
+    let vault = with_key_file(data.path()).await;
+    let path = vault.put(&name("a"), value("x"), &labels()).await.unwrap();
+    let before = || VaultKey::read_file(&key_file);
+    let (first, second) = (before().unwrap(), before().unwrap());
+    let rotated = vault.rotate().await.unwrap();
+    let keys = opening::prepare(&folder, Some(&key_file), first.into()).unwrap();
+    assert_eq!(keys.ids(), [rotated.key]);
+    let keys = opening::look(&folder, Some(&key_file), second.into()).unwrap();
+    assert_eq!(keys.unwrap().ids(), [rotated.key]);
+    // A key that is none of the vault's stays wrong.
+    let wrong = opening::prepare(&folder, Some(&key_file), key(9).into());
+    assert!(wrong.is_ok(), "the key file is the vault's");
+    let wrong = opening::prepare(&folder, None, key(9).into());
+    assert!(matches!(wrong, Err(VaultError::WrongKey { .. })));
+    assert_eq!(vault.get(&path).await.unwrap().expose_secret(), b"x");
 }

@@ -130,8 +130,8 @@ impl Vault {
         key_file: Option<PathBuf>,
         keys: Keys,
     ) -> Result<Option<Self>, VaultError> {
-        let is_there = opening::look(&folder, &keys)?;
-        Ok(is_there.then(|| Self::with(folder, key_file, keys)))
+        let keys = opening::look(&folder, key_file.as_deref(), keys)?;
+        Ok(keys.map(|keys| Self::with(folder, key_file, keys)))
     }
 
     fn prepared(
@@ -139,7 +139,7 @@ impl Vault {
         key_file: Option<PathBuf>,
         keys: Keys,
     ) -> Result<Self, VaultError> {
-        opening::prepare(&folder, &keys)?;
+        let keys = opening::prepare(&folder, key_file.as_deref(), keys)?;
         Ok(Self::with(folder, key_file, keys))
     }
 

@@ -48,7 +48,7 @@ async fn however_a_rotation_dies_everything_opens_and_the_next_goes_on() {
     for _ in 0..3 {
         integrations.insert(server.api.connect(&world).await);
     }
-    // Each test of an integration reads its credentials, and each new connection writes some.
+    // Each new connection writes credentials; the running program has the tokens of the others in memory.
     let all_work = async |integrations: &BTreeSet<String>| {
         for id in integrations {
             let path = format!("/integrations/{id}/test");
@@ -69,14 +69,16 @@ async fn however_a_rotation_dies_everything_opens_and_the_next_goes_on() {
         );
         integrations.insert(server.api.connect(&world).await);
         all_work(&integrations).await;
-        // A process that starts in the middle knows both keys.
-        let looked = world.run(&["doctor", "--json"]).await;
-        assert!(looked.stdout.contains("\"vault\""), "{looked:?}");
+        // A process that starts in the middle knows both keys, and reads everything.
+        let is_over = point == "vault.rotate.done";
+        let vault = if is_over { "ok" } else { "warn" };
+        assert_doctor_reads(&world, vault).await;
         let rotated = world.run(&["vault", "rotate"]).await.ok();
         assert!(
             rotated.contains("the vault is sealed with key"),
             "{rotated}"
         );
+        assert_doctor_reads(&world, "ok").await;
         all_work(&integrations).await;
     }
     assert!(!world.data_dir().join("vault.key.next").exists());
@@ -91,6 +93,51 @@ async fn however_a_rotation_dies_everything_opens_and_the_next_goes_on() {
     let audit = world.run(&["audit", "verify", "--json"]).await.ok();
     let audit: serde_json::Value = serde_json::from_str(&audit).unwrap();
     assert_eq!(audit["findings"], json!([]));
+}
+
+/// Fails unless the doctor finds the vault so, and reads the credentials of every integration.
+async fn assert_doctor_reads(world: &World, vault: &str) {
+    let looked = world.run(&["doctor", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&looked.stdout).unwrap();
+    for (name, expected) in [("vault", vault), ("credentials", "ok")] {
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        let check = checks.find(|check| check["name"] == name);
+        assert_eq!(check.unwrap()["status"], expected, "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_version_keeps_the_old_key_and_fails_the_command() {
+    let mut world = World::embedded(generate::mailbox(1, 1)).await;
+    world.keep_in_vault();
+    let server = world.listen("up").await;
+    server.api.connect(&world).await;
+    server.stop().await;
+    let vault = world.data_dir().join("vault");
+    let secret = std::fs::read_dir(&vault)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
+    let file = secret.join("1");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let done = world.run(&["vault", "rotate"]).await;
+    done.assert_fails(1, &["cannot be opened", "1 versions are still sealed"]);
+    let next_key = world.data_dir().join("vault.key.next");
+    assert!(next_key.exists());
+    std::fs::write(&file, whole).unwrap();
+    world.run(&["vault", "rotate"]).await.ok();
+    assert!(!next_key.exists());
+    assert_doctor_reads(&world, "ok").await;
+    let mut database = world.database().await;
+    let acts: Vec<String> = sqlx::query_scalar(
+        "SELECT outcome FROM audit_log WHERE action = 'vault.rotate' ORDER BY position",
+    )
+    .fetch_all(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(acts, ["attempt", "failure", "attempt", "success"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,6 +236,18 @@ impl Load {
         }
     }
 
+    /// Opens the vault again and again, as processes do that start meanwhile; how often.
+    async fn open_until(&self, end: &CancellationToken, folder: &Path, key_file: &Path) -> usize {
+        let mut opened = 0;
+        while !end.is_cancelled() {
+            let open = Vault::open_or_create(folder.to_owned(), key_file.to_owned());
+            let (_, is_new) = open.await.unwrap();
+            assert!(!is_new);
+            opened += 1;
+        }
+        opened
+    }
+
     /// What was replaced is not destroyed: a reader may have it in mind.
     async fn write_until(&self, end: &CancellationToken, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
@@ -263,14 +322,17 @@ async fn kills_at_random_under_load_fail_no_read_and_the_last_rotation_seals_all
         end.cancel();
         broken_off
     };
-    let (broken_off, ..) = tokio::join!(
+    let (broken_off, opened, ..) = tokio::join!(
         rotating,
+        load.open_until(&end, &folder, &key_file),
         join_all(seeds[..3].iter().map(|seed| load.read_until(&end, *seed))),
         load.write_until(&end, seeds[3]),
     );
     let (reads, writes) = (load.reads.into_inner(), load.writes.into_inner());
-    println!("{broken_off} of {KILLS} broken off in the middle, {reads} reads, {writes} writes");
-    assert!(broken_off >= KILLS / 4 && reads > 1_000 && writes > 100);
+    println!(
+        "{broken_off} of {KILLS} broken off in the middle, {reads} reads, {writes} writes, {opened} times opened"
+    );
+    assert!(broken_off >= KILLS / 4 && reads > 1_000 && writes > 100 && opened > 100);
     assert!(!next_key.exists());
     let (vault, _) = Vault::open_or_create(folder.clone(), key_file)
         .await
