@@ -2,6 +2,8 @@
 
 use std::{io::Write, process::ExitCode};
 
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub mod audit;
@@ -42,9 +44,15 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 ///
 /// A limit of one byte is less than any dump, and the one limit that counts for a dump that is given to
 /// a program too, which 0 does not: <https://docs.kernel.org/admin-guide/sysctl/kernel.html#core-pattern>
+/// Who came with a limit of 0 cannot raise it and is made undumpable, by which its own user can look at
+/// less of it in `/proc`.
 pub fn refuse_core_dumps() -> std::io::Result<()> {
     let before = getrlimit(Resource::Core);
     let limit = before.maximum.map_or(1, |most| most.min(1));
+    #[cfg(target_os = "linux")]
+    if limit == 0 {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
     let limit = Some(limit);
     Ok(setrlimit(
         Resource::Core,
@@ -71,4 +79,23 @@ pub fn crash_at_failpoints() -> fail::FailScenario<'static> {
         }
     }));
     fail::FailScenario::setup()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::dumpable_behavior;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_came_with_a_limit_of_0_is_not_dumpable() {
+        // With a limit of 0 a dump would still be given to a program.
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        setrlimit(Resource::Core, none).unwrap();
+        refuse_core_dumps().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
 }

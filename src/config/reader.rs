@@ -9,6 +9,7 @@ use std::{
     fmt::Display,
     fs::File,
     io::Read,
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -277,7 +278,26 @@ impl Reader {
         }
         let mut layer = BTreeMap::new();
         self.flatten("", table, &known, &file_name, &mut layer);
+        let secret = all_names()
+            .into_iter()
+            .find(|(name, is_secret)| *is_secret && layer.contains_key(name));
+        if let Some((name, _)) = secret {
+            self.warn_if_open_to_all(&format!("{name} in {file_name}"), path);
+        }
         layer
+    }
+
+    /// A secret that everybody on the machine reads is none. Files of another kind than regular ones are
+    /// what somebody else made them.
+    fn warn_if_open_to_all(&mut self, origin: &str, path: &Path) {
+        let Ok(found) = path.metadata() else { return };
+        let mode = found.permissions().mode() & 0o7777;
+        if found.is_file() && mode & 0o007 != 0 {
+            let path = path.display();
+            self.warn(format!(
+                "{origin} is in {path}, which is open to everybody on this machine (mode {mode:04o}):                  run `chmod 600 {path}`"
+            ));
+        }
     }
 
     /// Turns nested tables into dotted names and values into text.
@@ -339,6 +359,7 @@ impl Reader {
             };
             match read_text(Path::new(path)) {
                 Ok(text) => {
+                    self.warn_if_open_to_all(&file.origin, Path::new(path));
                     let value = Raw::Text(text.trim_end_matches(['\n', '\r']).to_owned());
                     let origin = file.origin;
                     layer.insert(name, Given { origin, value });

@@ -1,6 +1,12 @@
 //! What is read from where, and how every mistake is named. No test touches the real environment.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::{self, Permissions},
+    os::unix::{ffi::OsStringExt, fs::PermissionsExt},
+    path::PathBuf,
+};
 
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
@@ -173,6 +179,39 @@ fn a_secret_may_stand_in_a_file_of_its_own() {
     let variables = env(&[("NUCLEUS_HTTP__OPERATOR_KEY", &other)]);
     let (config, _) = Config::load(Some(&toml), variables, None).unwrap();
     assert_eq!(config.http.operator_key.unwrap().expose_secret(), other);
+}
+
+#[test]
+fn a_secret_in_a_file_that_everybody_reads_is_warned_of() {
+    let folder = TempDir::new().unwrap();
+    let operator_key = "k".repeat(OPERATOR_KEY_MIN_CHARS);
+    let own = write(&folder, "key", &operator_key);
+    let with_secret = format!("[http]\noperator_key = {operator_key:?}\n");
+    let with_secret = write(&folder, "with-secret.toml", &with_secret);
+    let without = write(
+        &folder,
+        "without.toml",
+        "[http]\nlisten = \"127.0.0.1:1\"\n",
+    );
+    let all = [&own, &with_secret, &without];
+    for (mode, is_told) in [(0o644, true), (0o640, false), (0o600, false)] {
+        for path in all {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        let variables = [("NUCLEUS_HTTP__OPERATOR_KEY_FILE", own.to_str().unwrap())];
+        let named = Config::load(Some(&without), env(&variables), None).unwrap();
+        let written = Config::load(Some(&with_secret), env(&[]), None).unwrap();
+        for (path, (_, warnings)) in [(&own, named), (&with_secret, written)] {
+            assert_eq!(
+                warnings.len(),
+                usize::from(is_told),
+                "{mode:o}: {warnings:?}"
+            );
+            let mend = format!("chmod 600 {}", path.display());
+            assert!(warnings.iter().all(|warning| warning.contains(&mend)));
+            assert!(warnings.iter().all(|warning| !warning.contains("kkk")));
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Every bound of a PostgreSQL connection travels with its start-up, so that none is without.
 
-use std::time::Duration;
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use sqlx::{
@@ -114,6 +114,9 @@ async fn create_schema(conn: &DatabaseConnection) -> Result<(), DbError> {
     reason = "another process's lock is waited for on the machine's clock"
 )]
 pub(super) async fn open_sqlite(url: &str, limits: Limits) -> Result<DatabaseConnection, DbError> {
+    if let Some(file) = inspection::sqlite_file(url) {
+        make_private(&file);
+    }
     let one = Limits {
         max_connections: 1,
         ..limits
@@ -131,6 +134,21 @@ pub(super) async fn open_sqlite(url: &str, limits: Limits) -> Result<DatabaseCon
             }
             result => return result,
         }
+    }
+}
+
+/// Makes the file of a new database for this user alone, as SQLite then makes those beside it; without
+/// this, it is as the umask lets it be. What cannot be made is for SQLite to tell, which knows why.
+fn make_private(file: &Path) {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file);
+    if let Err(error) = made
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        tracing::debug!(file = %file.display(), error = %error, "the database file was not made");
     }
 }
 
@@ -205,4 +223,28 @@ fn sqlite_options(sqlite: SqliteConnectOptions, busy_timeout: Duration) -> Sqlit
         .busy_timeout(busy_timeout)
         // The operating system keeps the file's pages anyway.
         .pragma("cache_size", CACHE_KIBIBYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_new_database_file_is_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("nucleus.db").display());
+        let conn = open_sqlite(&url, Limits::of(1)).await.unwrap();
+        conn.execute_unprepared("CREATE TABLE mail (id INTEGER)")
+            .await
+            .unwrap();
+        let mut modes = Vec::new();
+        for entry in folder.path().read_dir().unwrap() {
+            modes.push(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777);
+        }
+        // With the log and its index.
+        assert_eq!(modes, [0o600; 3]);
+        conn.close().await.unwrap();
+    }
 }
