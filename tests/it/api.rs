@@ -29,6 +29,7 @@ mod docs;
 mod edge;
 mod entities;
 mod events;
+mod forged_targets;
 mod good_requests;
 mod hang_up;
 mod health;

@@ -240,6 +240,15 @@ async fn state(app: &TestApp, victim: &Victim) -> Value {
         "runs": app.all(&format!("/integrations/{id}/runs")).await,
         "records": app.records(id).await,
         "events": app.all("/events").await,
+        "audit": app.all("/audit").await,
+        "keys": app.rows(
+            "SELECT hex(id) || scope || coalesce(revoked_at, '') FROM api_keys ORDER BY id",
+            "SELECT id::text || scope || coalesce(revoked_at::text, '') FROM dna.api_keys ORDER BY id",
+        ).await,
+        "flows": app.rows(
+            "SELECT hex(id) || status || expires_at FROM oauth_sessions ORDER BY id",
+            "SELECT id::text || status || expires_at::text FROM dna.oauth_sessions ORDER BY id",
+        ).await,
         "versions": versions(app).await,
         "provider": app.google.requests().len(),
     })

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use nucleus::demo::{Consent, Fault, Match, Method};
+use nucleus::demo::{Consent, Fault, Mailbox, Match, Method};
 use serde_json::json;
 
 use super::{
-    super::{ask, key_of},
+    super::{OWNER, ask, bearer, key_of},
     Browser, assert_nothing_is_left, begin, connect, consent, integrations, parts, question,
     with_mail,
 };
-use crate::harness::TestApp;
+use crate::harness::{OPERATOR_KEY, Setting, TestApp};
 
 const CALLBACK: &str = "/integrations/gmail/oauth/callback";
 
@@ -250,6 +250,40 @@ async fn the_browser_is_sent_to_places_on_the_list_only() {
         assert_eq!(status, 422, "{bad}: {problem}");
         assert_eq!(problem["errors"][0]["field"], "return_to", "{bad}");
     }
+}
+
+#[tokio::test]
+async fn behind_tls_the_cookie_is_that_of_its_host_and_of_tls_alone() {
+    let setting = Setting::new(Mailbox::new(OWNER, 1));
+    let url = "https://nucleus.example/below";
+    let app = setting
+        .variable("NUCLEUS_HTTP__PUBLIC_URL", url)
+        .start()
+        .await;
+    let body = json!({"entity_id": app.entity().await}).to_string();
+    let key = bearer(OPERATOR_KEY);
+    let headers = [
+        ("authorization", key.as_str()),
+        ("content-type", "application/json"),
+        ("origin", "https://nucleus.example"),
+    ];
+    let path = "/integrations/gmail/oauth/start";
+    let begun = ask(&app, "POST", path, &headers, body.as_bytes()).await;
+    assert_eq!(begun.status, 200, "{begun:?}");
+    let cookie = begun.header("set-cookie").unwrap();
+    // What browsers ask of the prefix, and no domain.
+    assert!(cookie.starts_with("__Host-nucleus-oauth="), "{cookie}");
+    let parts: Vec<&str> = cookie.split("; ").skip(1).collect();
+    assert_eq!(
+        parts,
+        [
+            "Path=/",
+            "Max-Age=1200",
+            "HttpOnly",
+            "SameSite=Lax",
+            "Secure"
+        ]
+    );
 }
 
 #[tokio::test]
