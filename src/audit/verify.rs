@@ -19,8 +19,9 @@ use crate::{
 
 /// Rows read at once, and chains.
 const PAGE: u64 = 1000;
-/// The head of each chain is logged each hour; what was not by this time is missing from the log.
-const LOGGED_WITHIN: TimeDelta = TimeDelta::minutes(90);
+/// The head of each chain is logged each hour, or at the next pass after that; what was not by this time is
+/// missing from the log.
+const LOGGED_WITHIN: TimeDelta = TimeDelta::hours(2);
 
 /// A head from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

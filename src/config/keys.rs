@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
     open(
         "http.failures_per_address",
         "60",
-        "Requests a minute with a wrong key from one address that are told so, up to 1000000; 0 is no limit",
+        "Requests a minute with a wrong key from one address that are told so, up to 1000000; past that no key is looked up for it but those that were valid within the hour; 0 is no limit",
     ),
     open(
         "http.trusted_proxies",

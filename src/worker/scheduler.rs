@@ -31,8 +31,8 @@ const SWEEP: u64 = 2_000;
 /// What services answered when they were asked to revoke is kept so long.
 const DISCONNECTIONS_KEPT: TimeDelta = TimeDelta::days(365);
 
-/// The head of each chain is logged so often.
-const LOG_HEADS_EVERY: TimeDelta = TimeDelta::hours(1);
+/// The head of each chain is logged each hour: at every pass, where passes are an hour apart.
+const LOG_HEADS_EVERY: TimeDelta = TimeDelta::minutes(55);
 /// Heads logged at once.
 const HEADS: u64 = 500;
 

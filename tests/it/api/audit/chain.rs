@@ -60,7 +60,7 @@ async fn each_head_is_logged_each_hour_and_one_that_is_kept_out_of_the_log_is_mi
     let of_others = take().await.heads;
     assert_eq!(of_others.len(), 1);
     assert_eq!(of_others[0].head.chain, quiet);
-    app.clock.advance(TimeDelta::minutes(31));
+    app.clock.advance(TimeDelta::minutes(61));
 
     let find = async |heads: &[LoggedHead]| {
         let logged = Logged {
