@@ -240,10 +240,33 @@ impl Flow<'_> {
 /// The account of a connection stays the same: its records are that account's.
 pub(super) fn must_be_same(known: &Integration, given: &Account) -> Result<(), ConnectError> {
     match &known.account {
-        Some(id) if *id != given.id => Err(ConnectError::OtherAccount {
-            known: known.account_shown().unwrap_or_default().to_owned(),
-            given: given.name.clone(),
-        }),
+        Some(id) if *id != given.id => {
+            let name = known.account_shown().unwrap_or_default();
+            let same_name = name == given.name;
+            Err(ConnectError::OtherAccount {
+                known: told_apart(name, id, same_name),
+                given: told_apart(&given.name, &given.id, same_name),
+            })
+        }
         _ => Ok(()),
+    }
+}
+
+/// What an account is called, with what names it for good where another is called the same.
+fn told_apart(name: &str, id: &str, same_name: bool) -> String {
+    match same_name {
+        true => format!("{name} ({id})"),
+        false => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_of_one_name_are_told_apart_by_what_names_them_for_good() {
+        assert_eq!(told_apart("Ada", "7", true), "Ada (7)");
+        assert_eq!(told_apart("ada@example.org", "7", false), "ada@example.org");
     }
 }

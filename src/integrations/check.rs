@@ -162,7 +162,9 @@ fn meaning(
         Err(error) => error,
     };
     let status = match error {
-        UnknownAccount::Token(TokenError::Expired(_)) => Some(IntegrationStatus::Expired),
+        UnknownAccount::Token(TokenError::Expired(_) | TokenError::Lost(_)) => {
+            Some(IntegrationStatus::Expired)
+        }
         UnknownAccount::Token(TokenError::Revoked(_)) => Some(IntegrationStatus::Revoked),
         // A connection that has ended stays so until it works.
         _ if found.status().is_ok_and(IntegrationStatus::is_ended) => None,

@@ -228,7 +228,7 @@ impl Integrations {
 fn without_token(found: &Integration, error: TokenError) -> Revocation {
     match error {
         // A consent that ran out, or a refresh whose answer was lost, says nothing of the grant.
-        TokenError::Expired(why) => Revocation::NoUsableToken(why),
+        TokenError::Expired(why) | TokenError::Lost(why) => Revocation::NoUsableToken(why),
         TokenError::Revoked(_) => Revocation::AlreadyGone,
         error => {
             tracing::warn!(

@@ -16,7 +16,8 @@ use super::{
     words,
 };
 use crate::{
-    domain::Clock,
+    domain::{Clock, clock::Stopwatch},
+    metrics::{CallOutcome, Metrics},
     providers::{Account, OAuth},
 };
 
@@ -60,10 +61,11 @@ pub async fn ask(
     config: &OAuthConfig,
     token: &SecretString,
     clock: &dyn Clock,
+    metrics: &Metrics,
 ) -> Result<Known, AccountError> {
     let mut wait = FIRST_WAIT;
     for _ in 1..ATTEMPTS {
-        match ask_once(endpoint, config, token).await {
+        match ask_counted(endpoint, config, token, metrics).await {
             Err(AccountError::Unavailable(reason)) => {
                 tracing::debug!(reason, "an account could not be asked for");
             }
@@ -72,7 +74,30 @@ pub async fn ask(
         clock.sleep(wait).await;
         wait *= 2;
     }
-    ask_once(endpoint, config, token).await
+    ask_counted(endpoint, config, token, metrics).await
+}
+
+/// Asks once, and counts the call as those of connectors are.
+async fn ask_counted(
+    endpoint: &TokenEndpoint,
+    config: &OAuthConfig,
+    token: &SecretString,
+    metrics: &Metrics,
+) -> Result<Known, AccountError> {
+    let (service, who) = (config.provider.name, &config.provider.who);
+    metrics.call_begins(service, who.method, who.units, 0.0);
+    let watch = Stopwatch::start();
+    let answer = ask_once(endpoint, config, token).await;
+    let outcome = match &answer {
+        Ok(_) => CallOutcome::Ok,
+        Err(AccountError::Unavailable(_)) => CallOutcome::Unavailable,
+        Err(AccountError::Refused(_)) => CallOutcome::Rejected,
+        Err(
+            AccountError::Unauthorized(_) | AccountError::Revoked(_) | AccountError::Expired(_),
+        ) => CallOutcome::Unauthorized,
+    };
+    metrics.call_ended(service, who.method, outcome, watch.seconds());
+    answer
 }
 
 async fn ask_once(

@@ -247,9 +247,11 @@ impl Refresher {
             self.metrics
                 .refreshed(read.found.service()?, outcome(&result));
             match result {
-                Err(TokenError::Revoked(detail) | TokenError::Expired(detail))
-                    if self.moved_on(id, &read.path).await? =>
-                {
+                Err(
+                    TokenError::Revoked(detail)
+                    | TokenError::Expired(detail)
+                    | TokenError::Lost(detail),
+                ) if self.moved_on(id, &read.path).await? => {
                     // The owner has stored other credentials meanwhile.
                     tracing::info!(integration.id = %id, reason = detail, "credentials were read again");
                 }
@@ -547,7 +549,7 @@ fn is(token: &SecretString, other: Option<&SecretString>) -> bool {
 fn outcome(result: &Result<Held, TokenError>) -> RefreshOutcome {
     match result {
         Ok(_) => RefreshOutcome::Success,
-        Err(TokenError::Expired(_)) => RefreshOutcome::Expired,
+        Err(TokenError::Expired(_) | TokenError::Lost(_)) => RefreshOutcome::Expired,
         Err(TokenError::Revoked(_)) => RefreshOutcome::Revoked,
         Err(TokenError::ClientRefused(_)) => RefreshOutcome::ClientRefused,
         Err(TokenError::Credentials(_)) => RefreshOutcome::Credentials,
@@ -557,7 +559,7 @@ fn outcome(result: &Result<Held, TokenError>) -> RefreshOutcome {
 
 /// Nobody withdrew the consent, as far as is known: a refresh was sent, and its answer never stored.
 fn lost(since: DateTime<Utc>, detail: &str) -> TokenError {
-    TokenError::Expired(format!(
+    TokenError::Lost(format!(
         "{detail}; a refresh that began at {} was broken off before its answer was stored, and may \
          have used the refresh token up",
         time::rfc3339(since)

@@ -34,6 +34,10 @@ pub enum TokenError {
     /// The consent ran out.
     #[error("the consent has expired: {0}")]
     Expired(String),
+    /// The grant is void, after a refresh whose answer was never stored: nobody withdrew the consent, as far
+    /// as is known.
+    #[error("the consent has expired: {0}")]
+    Lost(String),
     /// The consent was withdrawn.
     #[error("access was revoked: {0}")]
     Revoked(String),
@@ -220,7 +224,8 @@ impl TokenService {
     ) -> Result<Known, AccountError> {
         let refresher = &self.refresher;
         let config = refresher.config(service)?;
-        account::ask(&refresher.endpoint, config, token, &*refresher.clock).await
+        let (clock, metrics) = (&*refresher.clock, &refresher.metrics);
+        account::ask(&refresher.endpoint, config, token, clock, metrics).await
     }
 
     /// Asks the service whose an integration's credentials are.

@@ -34,6 +34,8 @@ pub(super) static GITHUB: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "user.get",
+        units: 0,
         is_post: false,
         path: "/user",
         headers: &[("X-GitHub-Api-Version", "2022-11-28")],

@@ -16,7 +16,7 @@ pub(super) static GMAIL: Provider = Provider {
     name: ServiceName::Gmail,
     endpoints: endpoints("https://gmail.googleapis.com"),
     oauth: oauth(&["https://www.googleapis.com/auth/gmail.readonly"]),
-    who: who("/gmail/v1/users/me/profile", |answer| {
+    who: who("getProfile", 1, "/gmail/v1/users/me/profile", |answer| {
         address(answer, "/emailAddress")
     }),
     by_hand: None,
@@ -27,9 +27,12 @@ pub(super) static CALENDAR: Provider = Provider {
     name: ServiceName::GoogleCalendar,
     endpoints: endpoints("https://www.googleapis.com"),
     oauth: oauth(&["https://www.googleapis.com/auth/calendar.readonly"]),
-    who: who("/calendar/v3/users/me/calendarList/primary", |answer| {
-        address(answer, "/id")
-    }),
+    who: who(
+        "calendarList.get",
+        0,
+        "/calendar/v3/users/me/calendarList/primary",
+        |answer| address(answer, "/id"),
+    ),
     by_hand: None,
 };
 
@@ -38,7 +41,7 @@ pub(super) static DRIVE: Provider = Provider {
     name: ServiceName::GoogleDrive,
     endpoints: endpoints("https://www.googleapis.com"),
     oauth: oauth(&["https://www.googleapis.com/auth/drive.readonly"]),
-    who: who("/drive/v3/about?fields=user", |answer| {
+    who: who("about.get", 0, "/drive/v3/about?fields=user", |answer| {
         address(answer, "/user/emailAddress")
     }),
     by_hand: None,
@@ -70,8 +73,15 @@ const fn oauth(scopes: &'static [&'static str]) -> OAuth {
     }
 }
 
-const fn who(path: &'static str, read: fn(&Value) -> Option<Account>) -> Who {
+const fn who(
+    method: &'static str,
+    units: u32,
+    path: &'static str,
+    read: fn(&Value) -> Option<Account>,
+) -> Who {
     Who {
+        method,
+        units,
         is_post: false,
         path,
         headers: &[],

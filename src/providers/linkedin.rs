@@ -25,6 +25,8 @@ pub(super) static LINKEDIN: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "userinfo",
+        units: 0,
         is_post: false,
         path: "/v2/userinfo",
         headers: &[],

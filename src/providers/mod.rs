@@ -183,6 +183,10 @@ pub struct ByHand {
 /// How a service is asked whose a token is: one call below the API's address, without a body.
 #[derive(Debug, Clone, Copy)]
 pub struct Who {
+    /// The service's name of the call, a label of metrics.
+    pub method: &'static str,
+    /// Quota units that it costs, where the service counts any.
+    pub units: u32,
     /// Whether it is a POST; else it is a GET.
     pub is_post: bool,
     /// The path, with its query.

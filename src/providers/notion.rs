@@ -35,6 +35,8 @@ pub(super) static NOTION: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "users.me",
+        units: 0,
         is_post: false,
         path: "/v1/users/me",
         headers: &[("Notion-Version", "2025-09-03")],

@@ -51,6 +51,8 @@ pub(super) static SLACK: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "auth.test",
+        units: 0,
         is_post: true,
         path: "/api/auth.test",
         headers: &[],

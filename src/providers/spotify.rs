@@ -41,6 +41,8 @@ pub(super) static SPOTIFY: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "me",
+        units: 0,
         is_post: false,
         path: "/v1/me",
         headers: &[],

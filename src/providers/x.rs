@@ -39,6 +39,8 @@ pub(super) static X: Provider = Provider {
         ..STANDARD
     },
     who: Who {
+        method: "users.me",
+        units: 0,
         is_post: false,
         path: "/2/users/me",
         headers: &[],

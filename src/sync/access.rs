@@ -122,7 +122,7 @@ fn refused_at_once() -> ConnectorError {
 
 fn connector_error(error: TokenError) -> ConnectorError {
     match error {
-        TokenError::Expired(detail) => ConnectorError::Expired(detail),
+        TokenError::Expired(detail) | TokenError::Lost(detail) => ConnectorError::Expired(detail),
         TokenError::Revoked(detail) => ConnectorError::Revoked(detail),
         TokenError::ClientRefused(detail) => ConnectorError::Rejected {
             code: "client_refused",

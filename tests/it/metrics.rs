@@ -200,6 +200,20 @@ async fn the_numbers_are_those_of_the_stand_in_and_of_the_runs() {
         scrape.get("nucleus_integrations{service=\"gmail\",status=\"revoked\"}"),
         1.0
     );
+
+    // A question that no run asks counts as well.
+    app.google.set_refresh_token("1//consented-again");
+    let path = format!("/integrations/{id}");
+    let body = json!({"credentials": {"refresh_token": "1//consented-again"}});
+    assert_eq!(app.send("PATCH", &path, Some(body)).await.0, 200);
+    let tested = app.post(&format!("{path}/test"), json!({})).await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+    let later = Scrape::of(&app.url).await;
+    let profile = [("method", "getProfile"), ("service", "gmail")];
+    for family in ["nucleus_quota_units_total", "nucleus_provider_calls_total"] {
+        let before = scrape.sum(family, &profile);
+        assert_eq!(later.sum(family, &profile), before + 1.0, "{family}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

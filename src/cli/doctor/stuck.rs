@@ -251,22 +251,26 @@ async fn consents(db: &Db, overview: &Overview) -> Check {
     if count == 0 {
         return Check::ok(NAME, format!("none ends within {days} days"));
     }
-    let filter = Filter {
-        status: Some(IntegrationStatus::Active),
-        consent_ends_before: Some(SystemClock.now() + ENDING),
-        ..Filter::default()
-    };
-    let slicing = Slicing {
-        after: None,
-        limit: SHOWN,
-    };
-    let found = match answered(integration::list(db, Scope::Operator, &filter, slicing)).await {
-        Ok(found) => found,
-        Err(reason) => return Check::skip(NAME, reason),
-    };
+    let mut found = Vec::new();
+    // Those that may sync, as they are counted.
+    for status in [IntegrationStatus::Active, IntegrationStatus::Error] {
+        let filter = Filter {
+            status: Some(status),
+            consent_ends_before: Some(SystemClock.now() + ENDING),
+            ..Filter::default()
+        };
+        let slicing = Slicing {
+            after: None,
+            limit: SHOWN,
+        };
+        match answered(integration::list(db, Scope::Operator, &filter, slicing)).await {
+            Ok(some) => found.extend(some.items),
+            Err(reason) => return Check::skip(NAME, reason),
+        }
+    }
     let shown: Vec<String> = found
-        .items
         .iter()
+        .take(SHOWN as usize)
         .map(|row| {
             let end = row.consent_expires_at.map(time::rfc3339);
             format!(
