@@ -20,7 +20,7 @@ test *filter:
 
 # Ask the program more than 20,000 requests that schemathesis derives from the OpenAPI document
 derived:
-    NUCLEUS_SCHEMATHESIS_EXAMPLES=300 scripts/test schemathesis
+    NUCLEUS_SCHEMATHESIS_EXAMPLES=400 scripts/test schemathesis
 
 # Kill processes under 200 integrations on Pub/Sub, let the broker be away for a minute, and let 10,000
 # syncs be due at once

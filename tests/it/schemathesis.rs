@@ -19,7 +19,7 @@ const TOOLS: &str = "NUCLEUS_TEST_PYTHON_TOOLS";
 /// Requests of each operation and phase.
 const EXAMPLES: &str = "NUCLEUS_SCHEMATHESIS_EXAMPLES";
 /// So few that each commit can wait for them.
-const DEFAULT_EXAMPLES: &str = "20";
+const DEFAULT_EXAMPLES: u64 = 20;
 /// A whole run, with as many examples as anybody asks for.
 const HOURS: Duration = Duration::from_secs(3 * 60 * 60);
 /// Of an answer: no 5xx, and nothing that the document does not say.
@@ -38,6 +38,18 @@ enum By {
     Operator,
     Entity,
     Nobody,
+}
+
+impl By {
+    /// So many requests come of each example at least, up to 400 of them; with 400 the three are more than
+    /// 20,000. What is refused whatever it holds is tried the most.
+    fn requests_per_example(self) -> u64 {
+        match self {
+            Self::Operator => 12,
+            Self::Entity => 11,
+            Self::Nobody => 27,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,12 +152,8 @@ async fn run(by: By) -> Answers {
 }
 
 /// The command, with what it has to know of this program.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the tester's own variable, not the program's"
-)]
 fn command(folder: &Path, server: &Server, ids: &Ids, key: Option<&str>) -> Command {
-    let examples = std::env::var(EXAMPLES).unwrap_or_else(|_| DEFAULT_EXAMPLES.to_owned());
+    let examples = examples().unwrap_or(DEFAULT_EXAMPLES).to_string();
     let config = folder.join("schemathesis.toml");
     std::fs::write(&config, ids.bound(key)).unwrap();
     let mut command = tool("schemathesis");
@@ -303,6 +311,20 @@ fn report(by: By, answers: &Answers, said: &str) {
     }
     let sum: u64 = by_status.values().sum();
     println!("{said}\n{by:?}: {sum} requests, by status: {by_status:?}");
+    if let Some(examples) = examples() {
+        let least = examples * by.requests_per_example();
+        assert!(sum >= least, "{sum} requests, not {least}");
+    }
+}
+
+/// How many requests the tester wants, if that was said.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tester's own variable, not the program's"
+)]
+fn examples() -> Option<u64> {
+    let given = std::env::var(EXAMPLES).ok()?;
+    Some(given.parse().unwrap())
 }
 
 /// From `NUCLEUS_SEED`, or another each time; printed, so that a failure can be had again.
