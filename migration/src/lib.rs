@@ -31,6 +31,7 @@ mod m017_key_scopes;
 mod m018_audit;
 mod m019_disconnections;
 mod m020_endings;
+mod m021_audit_heads;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -59,6 +60,7 @@ impl MigratorTrait for Migrator {
             Box::new(m018_audit::Migration),
             Box::new(m019_disconnections::Migration),
             Box::new(m020_endings::Migration),
+            Box::new(m021_audit_heads::Migration),
         ]
     }
 }

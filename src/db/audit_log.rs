@@ -313,7 +313,7 @@ pub async fn take_unlogged(
     limit: u64,
 ) -> Result<Vec<Head>, DbError> {
     Sql::new(
-        "UPDATE audit_heads SET logged_position = position, logged_at = $2 WHERE chain IN
+        "UPDATE audit_heads SET logged_at = $2 WHERE chain IN
             (SELECT chain FROM audit_heads
                 WHERE logged_at IS NULL OR logged_at < $1 OR logged_at > $2
                 ORDER BY chain LIMIT $3)
