@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nucleus::db::api_key::KeyScope;
+use nucleus::{db::api_key::KeyScope, keys::Key};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
@@ -197,6 +197,26 @@ async fn a_guess_past_the_limit_costs_no_look_up() {
             .status,
         200
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_keys_that_are_not_known_have_an_end_too() {
+    let app = start("0", "0", "3").await;
+    let entity = app.entity().await;
+    let known = bearer(&key_of(&app, &entity).await);
+    let ask_with = async |key: &str| get(&app, "/integrations", &[("authorization", key)]).await;
+    assert_eq!(ask_with(&known).await.status, 200);
+    app.app.engine.db.clone().close().await.unwrap();
+    let made_up = bearer(Key::generate().expose());
+    for _ in 0..3 {
+        ask_with(&made_up).await.assert_problem(503, "unavailable");
+    }
+    for _ in 0..3 {
+        let limited = ask_with(&made_up).await;
+        assert_limited(&limited, "\"failures\";q=3;w=60");
+        // Whose key was valid a moment ago is told what is the matter.
+        ask_with(&known).await.assert_problem(503, "unavailable");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
