@@ -175,6 +175,9 @@ pub struct Page {
     /// This page ends a listing that shows everything: stored rows that it did not show no longer
     /// exist, and after a resync the labels it showed are all there are.
     pub listing_complete: bool,
+    /// With the page that ends a listing: where to go on if another one has to confirm what is gone, to
+    /// list all of it again. From the stream's start if absent.
+    pub again: Option<Cursor>,
 }
 
 impl Page {
@@ -186,6 +189,7 @@ impl Page {
             more,
             inventory_begins: false,
             listing_complete: false,
+            again: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use fail::fail_point;
 
 use super::{
+    batch,
     pages::{self, Next},
     runner::{Active, Stop},
 };
@@ -47,7 +48,7 @@ pub(super) async fn complete(
     listing: Listing,
     page: Page,
 ) -> Result<bool, Stop> {
-    let cursor = page.next.clone();
+    let (cursor, again) = (page.next.clone(), page.again.clone());
     pages::take_without_cursor(active, page).await?;
     let tx = begin(active).await?;
     let (integration, run) = (active.claim.integration_id, active.claim.run_id);
@@ -73,8 +74,14 @@ pub(super) async fn complete(
         let now = active.engine.clock.now();
         let tx = begin(active).await?;
         raw_data::mark_missing(&tx, integration, run, stream.data_type, now).await?;
-        if waits {
-            sync_cursor::clear(&tx, integration, stream.name).await?;
+        match again {
+            _ if !waits => {}
+            None => sync_cursor::clear(&tx, integration, stream.name).await?,
+            Some(again) => {
+                let listing = active.service.connector.listing(&again);
+                let again = batch::cursor_of(&active.claim, again, listing);
+                sync_cursor::save(&tx, integration, stream.name, &again, now).await?;
+            }
         }
         tx.commit().await?;
     }

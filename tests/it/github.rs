@@ -4,6 +4,7 @@
 mod chaos;
 mod costs;
 mod issues;
+mod lists;
 
 use chrono::TimeDelta;
 use nucleus::domain::Clock;
@@ -55,111 +56,38 @@ fn skipped(run: &Value) -> &Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_list_no_longer_shows_is_erased_once_a_second_listing_agrees() {
+async fn an_item_that_lacks_what_github_promises_holds_nothing_up() {
     let (app, github, id) = synced(|account| {
-        account.add_repository("kept", 1);
-        account.add_repository("gone", 0);
-        for number in 1..=30 {
-            account.star(&format!("a/{number}"));
-        }
-        account.add_gist();
+        account.add_repository("one", 2);
+        account.add_issue("one", false, 1);
+        account.star("a/b");
     })
     .await;
     let gone = github.with(|account| {
-        account.delete_repository("gone");
-        let star = account.star("short/lived");
-        account.unstar(star);
-        let gist = account.add_gist();
-        account.delete_gist(&gist);
-        let ledger = account.ledger();
-        let star = ledger.keys().find(|id| id.starts_with("star:")).unwrap();
-        account.unstar(star["star:".len()..].parse().unwrap());
-        star.clone()
+        account.add_issue("one", false, 1);
+        account.break_issue(2);
+        account.edit_issue(1);
+        account.push("one", 1);
+        account.star("c/d")
     });
     let run = app.sync(&id).await;
     assert_eq!(
-        (&run["status"], &run["counts"]["deleted"]),
-        (&json!("success"), &json!(0)),
+        (&run["status"], skipped(&run)),
+        (&json!("success"), &json!({"malformed": 1})),
         "{run}"
     );
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["status"], &run["counts"]["deleted"]),
-        (&json!("success"), &json!(2)),
-        "{run}"
-    );
-    assert_stored(&app, &github, &id).await;
-    let deleted = app
-        .all(&format!("/integrations/{id}/records?deleted=include"))
-        .await;
-    let star = deleted
-        .iter()
-        .find(|record| record["external_id"] == gone)
-        .unwrap();
-    assert_eq!(star["data_content"], Value::Null);
-    assert_eq!(app.told(&id).await[star["id"].as_str().unwrap()], "deleted");
-    let run = app.sync(&id).await;
-    assert_eq!(run["quota_units"], 0, "{run}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_shifts_while_it_is_read_erases_nothing() {
-    let (app, github, id) = synced(|account| {
-        account.page_size = 5;
-        for number in 1..=20 {
-            account.star(&format!("a/{number}"));
-        }
-    })
-    .await;
-    // The newest star goes after the first page was read: the sixth is on no page.
-    let newest = github.with(|account| account.star("a/21"));
-    github.after("/user/starred?", move |account| account.unstar(newest));
-    for deleted in [0, 0, 1] {
+    assert_eq!(run["counts"]["updated"], 1, "{run}");
+    // A list with one shows nothing to be gone.
+    github.with(|account| {
+        account.unstar(gone);
+        account.break_star();
+    });
+    for _ in 0..2 {
         let run = app.sync(&id).await;
         assert_eq!(run["status"], "success", "{run}");
-        assert_eq!(run["counts"]["deleted"], deleted, "{run}");
+        assert_eq!(run["counts"]["deleted"], 0, "{run}");
+        github.with(|account| account.like("e/f"));
     }
-    assert_stored(&app, &github, &id).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
-    let (app, github, id) = synced(|account| {
-        for number in 1..=80 {
-            account.star(&format!("a/{number}"));
-        }
-    })
-    .await;
-    github.with(|account| {
-        let ids: Vec<String> = account.ledger().into_keys().collect();
-        for id in ids
-            .iter()
-            .filter_map(|id| id.strip_prefix("star:"))
-            .take(60)
-        {
-            account.unstar(id.parse().unwrap());
-        }
-    });
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (
-            &run["status"],
-            &run["error"]["code"],
-            &run["counts"]["deleted"]
-        ),
-        (
-            &json!("partial"),
-            &json!("mass_deletion_unconfirmed"),
-            &json!(0)
-        ),
-        "{run}"
-    );
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["status"], &run["counts"]["deleted"]),
-        (&json!("success"), &json!(60))
-    );
-    assert_stored(&app, &github, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,31 +269,6 @@ async fn the_primary_limit_is_waited_for_until_it_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_without_the_items_of_an_organisation_shows_nothing_to_be_gone() {
-    let (app, github, id) = synced(|account| {
-        account.add_repository("mine", 0);
-        account.add_repository("theirs", 0);
-    })
-    .await;
-    let partial = Fault::With("x-github-sso", "partial-results; organizations=21955855");
-    github.inject("/user/repos", 0, usize::MAX, partial);
-    github.with(|account| account.delete_repository("theirs"));
-    for _ in 0..3 {
-        github.with(|account| account.describe("mine", "once more"));
-        let run = app.sync(&id).await;
-        assert_eq!(
-            (&run["status"], &run["counts"]["deleted"]),
-            (&json!("success"), &json!(0))
-        );
-    }
-    let records = app.records(&id).await;
-    let repositories = records
-        .iter()
-        .filter(|record| record["data_type"] == "github_repository");
-    assert_eq!(repositories.count(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn single_sign_on_is_an_error_that_says_where() {
     let (app, github) = with_github(|account| account.push_to_new("one")).await;
     let id = connect_github(&app).await;
@@ -430,42 +333,6 @@ async fn a_page_that_goes_on_at_another_host_is_not_followed() {
         "{run}"
     );
     assert_eq!(other.answered(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
-    let (app, github, id) = synced(|account| {
-        account.add_gist();
-        account.add_gist();
-    })
-    .await;
-    let new = github.with(|account| {
-        let gist = account.add_gist();
-        let ledger = account.ledger();
-        let old = ledger
-            .keys()
-            .find_map(|id| id.strip_prefix("gist:"))
-            .unwrap();
-        account.edit_gist(old);
-        gist
-    });
-    github.inject(&format!("/gists/{new}"), 0, 5, Fault::status(500));
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["status"], &run["error"]["code"]),
-        (&json!("partial"), &json!("gaps_open")),
-        "{run}"
-    );
-    assert_eq!(
-        (&run["counts"]["updated"], &run["counts"]["failed"]),
-        (&json!(1), &json!(1))
-    );
-    let run = app.sync(&id).await;
-    assert_eq!(
-        (&run["status"], &run["counts"]["stored"]),
-        (&json!("success"), &json!(1))
-    );
-    assert_stored(&app, &github, &id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,8 @@ pub(super) struct Items {
     pub(super) is_full: bool,
     /// Whether an organisation's items are left out, because the token has not signed on there.
     pub(super) is_partial: bool,
+    /// The scopes of the token, where it has any.
+    pub(super) scopes: Option<String>,
 }
 
 impl Items {
@@ -71,6 +73,7 @@ impl Items {
             next: None,
             is_full: false,
             is_partial: false,
+            scopes: None,
         }
     }
 }
@@ -172,6 +175,7 @@ impl Api<'_> {
                 etag: header(&reply.headers, "etag"),
                 next: header(&reply.headers, "link").and_then(|links| next_of(&links)),
                 is_partial: sso.is_some_and(|sso| sso.starts_with("partial-results")),
+                scopes: header(&reply.headers, "x-oauth-scopes"),
             }));
         }
     }

@@ -68,6 +68,8 @@ pub(super) struct Inventory {
     pub(super) listing: Option<Under>,
     /// Nothing in the list as it was last read whole had changed later, but in its last minute.
     pub(super) newest: Option<String>,
+    /// The scopes with which what is stored was seen.
+    pub(super) scopes: Option<String>,
 }
 
 /// A whole listing under way.

@@ -189,18 +189,60 @@ fn take(
         etag: items.etag,
         next: items.next.clone(),
     });
-    let is_complete = items.next.is_none() && !under.is_partial;
-    let more = items.next.is_some();
-    if more {
+    if items.next.is_some() {
         under.link = items.next;
         inventory.listing = Some(under);
-    } else {
-        inventory.newest = under.newest.max(inventory.newest.take());
+        let next = (listed.position)(inventory).write()?;
+        return Ok(Page {
+            inventory_begins: begins,
+            ..Page::of(changes, next, true)
+        });
     }
-    let next = (listed.position)(inventory).write()?;
+    inventory.newest = under.newest.max(inventory.newest.take());
+    let is_narrower = is_narrower(inventory.scopes.as_deref(), items.scopes.as_deref());
+    if is_narrower {
+        tracing::warn!(
+            list = listed.list.method,
+            "the token has fewer scopes than the one before; nothing is taken to be gone"
+        );
+    } else {
+        inventory.scopes = items.scopes.or(inventory.scopes);
+    }
+    let again = Inventory {
+        newest: inventory.newest.clone(),
+        scopes: inventory.scopes.clone(),
+        ..Inventory::default()
+    };
     Ok(Page {
         inventory_begins: begins,
-        listing_complete: is_complete,
-        ..Page::of(changes, next, more)
+        listing_complete: !under.is_partial && !is_narrower,
+        again: Some((listed.position)(again).write()?),
+        ..Page::of(changes, (listed.position)(inventory).write()?, false)
     })
+}
+
+/// Whether a token lacks a scope that one before it had. Of a fine-grained token GitHub tells none.
+fn is_narrower(before: Option<&str>, now: Option<&str>) -> bool {
+    let (Some(before), Some(now)) = (before, now) else {
+        return false;
+    };
+    let has: Vec<&str> = now.split(',').map(str::trim).collect();
+    let mut had = before.split(',').map(str::trim);
+    had.any(|scope| !scope.is_empty() && !has.contains(&scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_narrower_that_lacks_a_scope_of_the_one_before() {
+        let narrower = |before: &str, now: &str| is_narrower(Some(before), Some(now));
+        assert!(narrower("repo, gist", "repo"));
+        assert!(narrower("gist", ""));
+        assert!(!narrower("gist, repo", "repo,gist, read:user"));
+        assert!(!narrower("", "repo"));
+        assert!(!is_narrower(None, Some("repo")));
+        assert!(!is_narrower(Some("repo"), None));
+    }
 }

@@ -242,6 +242,15 @@ impl Account {
         self.seconds += 1;
     }
 
+    /// The item then lacks what every item has.
+    pub fn break_issue(&mut self, number: u64) {
+        self.issue(number)["id"] = Value::Null;
+    }
+
+    pub fn break_star(&mut self) {
+        self.stars[0]["repo"]["id"] = Value::Null;
+    }
+
     pub fn label_issue(&mut self, number: u64, label: &str) {
         self.issue(number)["labels"] = json!([{"name": label}]);
         let now = self.time();

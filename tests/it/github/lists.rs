@@ -1,0 +1,278 @@
+//! Lists that are read whole: what is gone, what shifts, what a token may not see, and what is fetched.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::{assert_stored, synced};
+use crate::{
+    connector_contract::{connect_github, with_github},
+    doubles::github::Fault,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_no_longer_shows_is_erased_once_a_second_listing_agrees() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("kept", 1);
+        account.add_repository("gone", 0);
+        for number in 1..=30 {
+            account.star(&format!("a/{number}"));
+        }
+        account.add_gist();
+    })
+    .await;
+    let gone = github.with(|account| {
+        account.delete_repository("gone");
+        let star = account.star("short/lived");
+        account.unstar(star);
+        let gist = account.add_gist();
+        account.delete_gist(&gist);
+        let ledger = account.ledger();
+        let star = ledger.keys().find(|id| id.starts_with("star:")).unwrap();
+        account.unstar(star["star:".len()..].parse().unwrap());
+        star.clone()
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(0)),
+        "{run}"
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(2)),
+        "{run}"
+    );
+    assert_stored(&app, &github, &id).await;
+    let deleted = app
+        .all(&format!("/integrations/{id}/records?deleted=include"))
+        .await;
+    let star = deleted
+        .iter()
+        .find(|record| record["external_id"] == gone)
+        .unwrap();
+    assert_eq!(star["data_content"], Value::Null);
+    assert_eq!(app.told(&id).await[star["id"].as_str().unwrap()], "deleted");
+    let run = app.sync(&id).await;
+    assert_eq!(run["quota_units"], 0, "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_is_gone_has_no_other_fetched_again() {
+    let (app, github, id) = synced(|account| {
+        for _ in 0..4 {
+            account.add_gist();
+        }
+    })
+    .await;
+    github.with(|account| {
+        let gist = account.add_gist();
+        account.delete_gist(&gist);
+        let ledger = account.ledger();
+        let gist = ledger.keys().find_map(|id| id.strip_prefix("gist:"));
+        account.delete_gist(gist.unwrap());
+    });
+    for deleted in [0, 1, 0] {
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(
+            (&run["counts"]["deleted"], &run["counts"]["fetched"]),
+            (&json!(deleted), &json!(0)),
+            "{run}"
+        );
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_changes_while_the_list_is_read_is_fetched_next_time() {
+    let (app, github, id) = synced(|account| {
+        // The next seconds are now.
+        account.born = chrono::Utc::now();
+        account.page_size = 1;
+        account.add_gist();
+        account.add_gist();
+    })
+    .await;
+    app.clock.advance(TimeDelta::minutes(5));
+    let gists: Vec<String> = github.with(|account| {
+        account.pass(TimeDelta::minutes(5));
+        account.add_gist();
+        let ledger = account.ledger();
+        let gists = ledger.keys().filter_map(|id| id.strip_prefix("gist:"));
+        gists.map(str::to_owned).collect()
+    });
+    // The second page shows one as it was; then that changes, and one on the page that is read late.
+    let clock = app.clock.clone();
+    github.after("page=2", move |account| {
+        account.edit_gist(&gists[1]);
+        account.edit_gist(&gists[0]);
+        clock.advance(TimeDelta::minutes(5));
+    });
+    for _ in 0..2 {
+        assert_eq!(app.sync(&id).await["status"], "success");
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_fewer_scopes_than_the_one_before_erases_nothing() {
+    let (app, github) = with_github(|account| {
+        account.add_gist();
+        account.add_gist();
+    })
+    .await;
+    let id = connect_github(&app).await;
+    let with_scopes = |scopes| {
+        github.calm();
+        github.inject(
+            "/gists",
+            0,
+            usize::MAX,
+            Fault::With("x-oauth-scopes", scopes),
+        );
+    };
+    with_scopes("gist, repo");
+    assert_eq!(app.sync(&id).await["status"], "success");
+    with_scopes("repo");
+    github.with(|account| {
+        let ledger = account.ledger();
+        let gist = ledger.keys().find_map(|id| id.strip_prefix("gist:"));
+        account.delete_gist(gist.unwrap());
+    });
+    let deleted = async |times: usize| {
+        let mut deleted = 0;
+        for _ in 0..times {
+            github.with(|account| drop(account.add_gist()));
+            let run = app.sync(&id).await;
+            assert_eq!(run["status"], "success", "{run}");
+            deleted += run["counts"]["deleted"].as_u64().unwrap();
+        }
+        deleted
+    };
+    assert_eq!(deleted(3).await, 0);
+    with_scopes("repo, gist, read:user");
+    assert_eq!(deleted(2).await, 1);
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_shifts_while_it_is_read_erases_nothing() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 5;
+        for number in 1..=20 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    // The newest star goes after the first page was read: the sixth is on no page.
+    let newest = github.with(|account| account.star("a/21"));
+    github.after("/user/starred?", move |account| account.unstar(newest));
+    for deleted in [0, 0, 1] {
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        assert_eq!(run["counts"]["deleted"], deleted, "{run}");
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
+    let (app, github, id) = synced(|account| {
+        for number in 1..=80 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    github.with(|account| {
+        let ids: Vec<String> = account.ledger().into_keys().collect();
+        for id in ids
+            .iter()
+            .filter_map(|id| id.strip_prefix("star:"))
+            .take(60)
+        {
+            account.unstar(id.parse().unwrap());
+        }
+    });
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (
+            &run["status"],
+            &run["error"]["code"],
+            &run["counts"]["deleted"]
+        ),
+        (
+            &json!("partial"),
+            &json!("mass_deletion_unconfirmed"),
+            &json!(0)
+        ),
+        "{run}"
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(60))
+    );
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_the_items_of_an_organisation_shows_nothing_to_be_gone() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("mine", 0);
+        account.add_repository("theirs", 0);
+    })
+    .await;
+    let partial = Fault::With("x-github-sso", "partial-results; organizations=21955855");
+    github.inject("/user/repos", 0, usize::MAX, partial);
+    github.with(|account| account.delete_repository("theirs"));
+    for _ in 0..3 {
+        github.with(|account| account.describe("mine", "once more"));
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["counts"]["deleted"]),
+            (&json!("success"), &json!(0))
+        );
+    }
+    let records = app.records(&id).await;
+    let repositories = records
+        .iter()
+        .filter(|record| record["data_type"] == "github_repository");
+    assert_eq!(repositories.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
+    let (app, github, id) = synced(|account| {
+        account.add_gist();
+        account.add_gist();
+    })
+    .await;
+    let new = github.with(|account| {
+        let gist = account.add_gist();
+        let ledger = account.ledger();
+        let old = ledger
+            .keys()
+            .find_map(|id| id.strip_prefix("gist:"))
+            .unwrap();
+        account.edit_gist(old);
+        gist
+    });
+    github.inject(&format!("/gists/{new}"), 0, 5, Fault::status(500));
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("partial"), &json!("gaps_open")),
+        "{run}"
+    );
+    assert_eq!(
+        (&run["counts"]["updated"], &run["counts"]["failed"]),
+        (&json!(1), &json!(1))
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["stored"]),
+        (&json!("success"), &json!(1))
+    );
+    assert_stored(&app, &github, &id).await;
+}
