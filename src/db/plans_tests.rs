@@ -193,7 +193,7 @@ async fn run_once(db: &Db, of: &Integration) {
             .await
             .unwrap();
         gap::count_open(tx, of.id).await.unwrap();
-        sync_run::requeue(tx, run.id, None, true).await.unwrap();
+        sync_run::requeue(tx, run.id, None, None).await.unwrap();
     })
     .await;
     outbox::ack(db, leased.id, worker).await.unwrap();

@@ -458,19 +458,19 @@ pub async fn finish(
 }
 
 /// Puts a running run back into the queue; the caller appends the message that wakes it. A run
-/// that only ran out of time, or whose service asked for patience, did not fail. Without `quota_units`
-/// what was spent stands as it is.
+/// that only ran out of time, or whose service asked for patience, has failed in no `attempts`. Without
+/// these, or without `quota_units`, what is there stands as it is.
 pub async fn requeue(
     tx: &Tx,
     run: RunId,
     quota_units: Option<i64>,
-    counts_as_failure: bool,
+    attempts: Option<i32>,
 ) -> Result<(), DbError> {
     Sql::new(
         "UPDATE sync_runs SET status = 'queued', lease_until = NULL, lease_owner = NULL,
-            quota_units = coalesce($2, quota_units), attempts = CASE WHEN $3 THEN attempts ELSE 0 END
+            quota_units = coalesce($2, quota_units), attempts = coalesce($3, attempts)
          WHERE id = $1",
-        [run.into(), quota_units.into(), counts_as_failure.into()],
+        [run.into(), quota_units.into(), attempts.into()],
     )
     .execute(&tx.inner)
     .await

@@ -91,7 +91,7 @@ pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, D
 pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbError> {
     match stop {
         Stop::Db(error) => Err(error),
-        Stop::Shutdown | Stop::HandOver => requeue(active, Duration::ZERO, None).await,
+        Stop::Shutdown | Stop::HandOver => requeue(active, Duration::ZERO, 0).await,
         Stop::Cancelled => {
             let engine = active.engine;
             let tx = engine.db.begin().await?;
@@ -117,19 +117,23 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
                 retry_after_ms = retry_after.as_millis() as u64,
                 "the service asks for patience; the run waits in the queue"
             );
-            requeue(active, retry_after, None).await
+            requeue(active, retry_after, 0).await
         }
         Stop::Connector(ConnectorError::Unavailable(detail)) => {
-            let attempts = if active.progressed {
-                1
-            } else {
-                active.claim.attempts
+            let (before, now) = match active.progressed {
+                true => (0, 0),
+                false => (active.claim.attempts - 1, active.claim.attempts),
             };
-            if attempts >= active.engine.limits.max_attempts {
+            if now >= active.engine.limits.max_attempts {
                 return fail(active, run_error("unavailable", detail), None).await;
             }
-            let doubled = FIRST_WAIT * (1 << (attempts - 1).clamp(0, 10));
-            requeue(active, doubled.min(LONGEST_WAIT), Some(&detail)).await
+            let wait = (FIRST_WAIT * (1 << before.clamp(0, 10))).min(LONGEST_WAIT);
+            tracing::warn!(
+                error = detail,
+                wait_ms = wait.as_millis() as u64,
+                "the service is unavailable; the run waits in the queue"
+            );
+            requeue(active, wait, now).await
         }
         Stop::Connector(ConnectorError::Expired(detail)) => {
             fail(
@@ -190,7 +194,7 @@ async fn fail(
             error = error.detail,
             "the credentials were replaced; the run begins again with the new ones"
         );
-        return requeue(active, Duration::ZERO, None).await;
+        return requeue(active, Duration::ZERO, 0).await;
     }
     end(&active, tx, RunStatus::Failed, Some(error), status).await
 }
@@ -304,19 +308,15 @@ async fn conclude(
     Ok(ended)
 }
 
-/// Puts the run back into the queue, to be taken after `wait`.
-async fn requeue(
-    active: Active<'_>,
-    wait: Duration,
-    failure: Option<&str>,
-) -> Result<Ended, DbError> {
+/// Puts the run back into the queue, to be taken after `wait`, as one that has failed in so many `attempts`.
+async fn requeue(active: Active<'_>, wait: Duration, attempts: i32) -> Result<Ended, DbError> {
     let engine = active.engine;
     let now = engine.clock.now();
     let available_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
     let units = active.quota_units();
-    sync_run::requeue(&tx, active.claim.run_id, Some(units), failure.is_some()).await?;
+    sync_run::requeue(&tx, active.claim.run_id, Some(units), Some(attempts)).await?;
     let message = wake_up(
         &active.integration,
         active.claim.run_id,
@@ -327,13 +327,6 @@ async fn requeue(
     outbox::append_sync_request(&tx, &message, traceparent, available_at, now).await?;
     save_spending(&active, &tx).await?;
     tx.commit().await?;
-    if let Some(detail) = failure {
-        tracing::warn!(
-            error = detail,
-            wait_ms = wait.as_millis() as u64,
-            "the service is unavailable; the run waits in the queue"
-        );
-    }
     Ok(Ended::Requeued)
 }
 
@@ -377,7 +370,7 @@ async fn try_give_back(engine: &Engine, claim: &Claim) -> Result<(), DbError> {
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, claim.run_id, claim.fence).await?;
     // What was spent stands as the last batch has written it.
-    sync_run::requeue(&tx, claim.run_id, None, true).await?;
+    sync_run::requeue(&tx, claim.run_id, None, None).await?;
     let message = wake_up(&found, claim.run_id, Trigger::Schedule, now)?;
     let traceparent = claim.traceparent.as_deref();
     outbox::append_sync_request(&tx, &message, traceparent, now, now).await?;

@@ -232,6 +232,18 @@ impl Engine {
     }
 }
 
+/// Whether the other streams may do well.
+fn may_concern_one_stream(error: &ConnectorError) -> bool {
+    match error {
+        ConnectorError::Expired(_)
+        | ConnectorError::Revoked(_)
+        | ConnectorError::RateLimited { .. } => false,
+        ConnectorError::Unavailable(_)
+        | ConnectorError::CursorExpired
+        | ConnectorError::Rejected { .. } => true,
+    }
+}
+
 /// The mode as the run has it from an earlier claim.
 fn mode_of(word: &str) -> Mode {
     [Mode::Full, Mode::Resync]
@@ -255,14 +267,27 @@ impl Active<'_> {
         self.among_imported = imported::has_any(&self.engine.db, integration).await?;
         labels::name(self).await?;
         pages::retry_gaps(self).await?;
+        let mut failed = None;
         for (stream, saved) in self.streams().await? {
-            let cursor = match saved {
-                Some(saved) => saved.cursor_value,
-                None => self.start(stream, Listing::Full, &mut account).await?,
-            };
-            self.follow(stream, cursor, &mut account).await?;
+            let progressed = std::mem::take(&mut self.progressed);
+            let followed = self.follow(stream, saved, &mut account).await;
+            match followed {
+                Err(Stop::Connector(error)) if may_concern_one_stream(&error) => {
+                    tracing::warn!(stream = stream.name, error = %error, "a stream cannot be followed");
+                    failed.get_or_insert((error, self.progressed));
+                }
+                // There is no time left for the others; what failed is told.
+                Err(Stop::HandOver) if failed.is_some() => break,
+                other => other?,
+            }
+            self.progressed |= progressed;
         }
-        Ok(())
+        let Some((error, progressed)) = failed else {
+            return Ok(());
+        };
+        // What the others brought says nothing of how often this one has failed.
+        self.progressed = progressed;
+        Err(error.into())
     }
 
     /// The streams with their cursors, as far as these can be gone on with: a listing that another run
@@ -291,9 +316,13 @@ impl Active<'_> {
     async fn follow(
         &mut self,
         stream: Stream,
-        mut cursor: Cursor,
+        saved: Option<SyncCursor>,
         account: &mut Option<Account>,
     ) -> Result<(), Stop> {
+        let mut cursor = match saved {
+            Some(saved) => saved.cursor_value,
+            None => self.start(stream, Listing::Full, account).await?,
+        };
         let mut resyncs = 0;
         loop {
             if let Some(stop) = self.interrupted() {

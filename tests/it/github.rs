@@ -91,6 +91,51 @@ async fn an_item_that_lacks_what_github_promises_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fails_keeps_no_other_and_fails_the_run() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("one", 2);
+        account.add_issue("one", false, 1);
+        account.add_gist();
+    })
+    .await;
+    let change = || {
+        github.with(|account| {
+            account.push("one", 1);
+            account.answer(1);
+            account.like("a/b");
+            account.add_gist();
+        });
+    };
+    change();
+    let url = "https://github.com/orgs/o/sso?authorization_request=A1";
+    let fields = vec![("x-github-sso", format!("required; url={url}"))];
+    let refused = Fault::Status(403, fields, "SAML");
+    github.inject("/issues", 0, usize::MAX, refused);
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("sso_required")),
+        "{run}"
+    );
+    assert_eq!(run["counts"]["stored"], 3, "{run}");
+    // Others that get somewhere do not make one that fails be tried for ever.
+    github.calm();
+    github.inject("/user/starred", 0, usize::MAX, Fault::status(502));
+    for _ in 0..200 {
+        github.after("/user/starred", |account| account.push("one", 1));
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("unavailable")),
+        "{run}"
+    );
+    github.calm();
+    app.sync_until_success(&id, 2).await;
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_repository_that_is_not_accessible_is_skipped_and_read_whole_later() {
     for (status, is_pushed) in [(403, true), (404, false), (451, true)] {
         let (app, github) = with_github(|account| {
@@ -206,6 +251,27 @@ async fn where_all_lists_of_a_kind_fail_it_is_an_outage_and_nothing_is_given_up(
         assert_eq!(app.sync(&id).await["status"], "success");
     }
     assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_gone_leaves_no_trace_in_a_cursor() {
+    let (app, github, id) = synced(|account| account.push_to_new("one")).await;
+    let gone = github.with(|account| account.add_repository("gone", 1));
+    let traces = async || {
+        assert_eq!(app.sync(&id).await["status"], "success");
+        let cursors = |table| format!("SELECT CAST(cursor_value AS TEXT) FROM {table}");
+        let (sqlite, postgres) = (cursors("sync_cursors"), cursors("dna.sync_cursors"));
+        let cursors = app.rows(&sqlite, &postgres).await;
+        let gone = gone.to_string();
+        cursors
+            .iter()
+            .filter(|cursor| cursor.contains(&gone))
+            .count()
+    };
+    // In that of the commits, and of the issues.
+    assert_eq!(traces().await, 2);
+    github.with(|account| account.delete_repository("gone"));
+    assert_eq!(traces().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

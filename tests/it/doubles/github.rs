@@ -215,10 +215,11 @@ impl Github {
             .push((target.to_owned(), Box::new(change)));
     }
 
-    /// No fault is left.
+    /// No fault is left, and nothing happens between two answers.
     pub fn calm(&self) {
         let mut inner = self.lock();
         inner.rules.clear();
+        inner.hooks.clear();
         inner.budget = None;
         inner.reset_at = None;
     }

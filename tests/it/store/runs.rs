@@ -198,13 +198,11 @@ async fn a_run_put_back_is_claimed_again_and_counts_its_failures() {
     both(async |test| {
         let db = &test.db;
         let run = add_run(db, &connect_gmail(db).await).await;
-        for (failure, attempts) in [(true, 1), (true, 2), (false, 3), (true, 1)] {
+        for (given, attempts) in [(None, 1), (None, 2), (Some(0), 3), (None, 1)] {
             let claimed = claim(db, run).await.unwrap();
             assert_eq!(claimed.attempts, attempts);
             let tx = db.begin().await.unwrap();
-            sync_run::requeue(&tx, run, Some(40), failure)
-                .await
-                .unwrap();
+            sync_run::requeue(&tx, run, Some(40), given).await.unwrap();
             tx.commit().await.unwrap();
             assert_eq!(run_status(db, run).await, "queued");
             let late = sync_run::renew(db, run, claimed.fence).await;
