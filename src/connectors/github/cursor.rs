@@ -139,6 +139,8 @@ pub(super) enum What {
     Comments(Issue),
     /// The comments on the code of a pull request.
     CodeComments(Issue),
+    /// The reviews of a pull request, with what each says as a whole.
+    Reviews(Issue),
 }
 
 /// An issue or a pull request.

@@ -56,9 +56,11 @@ impl TryFrom<String> for Place {
     }
 }
 
+/// What of a comment or a review is needed here.
 #[derive(Deserialize)]
-struct CommentHead {
+struct Said {
     id: u64,
+    body: Option<String>,
 }
 
 /// See [`super::super::Connector::changes`].
@@ -90,15 +92,14 @@ pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, Co
     let round = issues.round.take();
     let link = round.as_ref().map(|round| round.link.as_str());
     let etag = issues.etag.as_deref().filter(|_| link.is_none());
+    // Before the answer, which may have to be waited for.
+    let over = last_over(api.access.clock.now());
     match api.list(list, link, etag).await {
         Ok(None) => {
             issues.is_read = true;
             page(issues, Vec::new())
         }
-        Ok(Some(items)) => {
-            let over = last_over(api.access.clock.now());
-            take(issues, items, began, round, over)
-        }
+        Ok(Some(items)) => take(issues, items, began, round, over),
         Err(error) if is_not_accessible(&error) => {
             tracing::warn!(list = METHOD, error = %error, "a list is not accessible");
             let skipped = Change::Unwanted(METHOD.to_owned(), SkipReason::NotAccessible);
@@ -225,9 +226,10 @@ fn threads(head: &Head) -> Vec<Task> {
     if head.comments > 0 {
         whats.push(What::Comments(issue.clone()));
     }
-    // How many there are on its code is told nowhere in a list.
+    // How many there are on its code, and reviews, is told nowhere in a list.
     if head.pull_request.is_some() {
-        whats.push(What::CodeComments(issue));
+        whats.push(What::CodeComments(issue.clone()));
+        whats.push(What::Reviews(issue));
     }
     let task = |what| Task {
         owner: head.repository_url.owner.clone(),
@@ -246,7 +248,9 @@ async fn beside(api: Api<'_>, mut issues: Issues, job: Job<Task>) -> Result<Page
     } = job.of.clone();
     let number = match &what {
         What::Issues => String::new(),
-        What::Comments(issue) | What::CodeComments(issue) => issue.number.to_string(),
+        What::Comments(issue) | What::CodeComments(issue) | What::Reviews(issue) => {
+            issue.number.to_string()
+        }
     };
     let (method, prefix, path) = match what {
         What::Issues => ("repos.issues.list", "issue", ["issues", "", ""]),
@@ -256,6 +260,7 @@ async fn beside(api: Api<'_>, mut issues: Issues, job: Job<Task>) -> Result<Page
             "review_comment",
             ["pulls", &number, "comments"],
         ),
+        What::Reviews(_) => ("reviews.list", "review", ["pulls", &number, "reviews"]),
     };
     let mut segments = vec!["repos", &owner, &repository];
     segments.extend(path.into_iter().filter(|segment| !segment.is_empty()));
@@ -281,7 +286,7 @@ async fn beside(api: Api<'_>, mut issues: Issues, job: Job<Task>) -> Result<Page
         Outcome::Gone => {
             let change = match what {
                 What::Issues => Change::Unwanted(id, SkipReason::NotAccessible),
-                What::Comments(issue) | What::CodeComments(issue) => {
+                What::Comments(issue) | What::CodeComments(issue) | What::Reviews(issue) => {
                     Change::Gone(format!("issue:{}", issue.id))
                 }
             };
@@ -300,11 +305,15 @@ async fn beside(api: Api<'_>, mut issues: Issues, job: Job<Task>) -> Result<Page
             changes.push(Change::Given(format!("issue:{}", head.id), item));
         }
     } else {
-        let (heads, unreadable) = read_all::<CommentHead>(items, method);
+        let (heads, unreadable) = read_all::<Said>(items, method);
         changes = unreadable;
-        let given =
-            |(head, item): (CommentHead, _)| Change::Given(format!("{prefix}:{}", head.id), item);
-        changes.extend(heads.into_iter().map(given));
+        for (said, item) in heads {
+            // Whoever only approves, or comments on code, says nothing of the whole.
+            let is_silent = said.body.is_none_or(|body| body.trim().is_empty());
+            if !(is_silent && matches!(what, What::Reviews(_))) {
+                changes.push(Change::Given(format!("{prefix}:{}", said.id), item));
+            }
+        }
     }
     page(issues, changes)
 }

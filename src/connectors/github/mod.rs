@@ -13,6 +13,7 @@ mod cursor;
 mod inventory;
 mod issues;
 mod jobs;
+mod markdown;
 mod record;
 mod repositories;
 

@@ -7,7 +7,10 @@ use chrono::DateTime;
 use email::Warning;
 use serde_json::{Map, Value, json};
 
-use super::super::{Malformed, Normalized, RawItem};
+use super::{
+    super::{Malformed, Normalized, RawItem},
+    markdown,
+};
 use crate::domain::{IntegrationId, record::Record, time};
 
 /// Longest title, name or path that is kept, in bytes.
@@ -21,6 +24,8 @@ const MAX_FILES: usize = 300;
 struct Draft {
     data_type: &'static str,
     text: String,
+    /// Bytes of the text as it was written that a reader does not see, and which are left out of it.
+    hidden_bytes: usize,
     meta_data: Value,
     labels: Vec<String>,
 }
@@ -44,17 +49,18 @@ pub(super) fn normalize(
         "issue" => issue(&value),
         "comment" => comment(&value, "github_comment"),
         "review_comment" => comment(&value, "github_review_comment"),
+        "review" => review(&value),
         "commit" => commit(&value),
         _ => return Err(Malformed(format!("{kind:?} is no kind of item"))),
     };
     let Draft {
         data_type,
         text,
+        hidden_bytes,
         mut meta_data,
         labels,
     } = draft;
-    let (visible, hidden_bytes) = without_comments(&text);
-    let (content, found) = email::clean(&visible);
+    let (content, found) = email::clean(&text);
     let mut warnings: Vec<Value> = found
         .iter()
         .map(|warning: &Warning| json!(warning))
@@ -76,6 +82,7 @@ fn profile(value: &Value) -> Draft {
     Draft {
         data_type: "github_profile",
         text: said.join("\n"),
+        hidden_bytes: 0,
         meta_data: json!({
             "login": line(&value["login"]),
             "name": line(&value["name"]),
@@ -120,6 +127,7 @@ fn described(value: &Value) -> Draft {
     Draft {
         data_type: "",
         text,
+        hidden_bytes: 0,
         meta_data: json!({
             "full_name": line(&value["full_name"]),
             "owner": person(&value["owner"]),
@@ -140,6 +148,7 @@ fn described(value: &Value) -> Draft {
 
 fn gist(value: &Value) -> Draft {
     let mut text = value["description"].as_str().unwrap_or_default().to_owned();
+    let mut hidden_bytes = 0;
     let mut files = Vec::new();
     let none = Map::new();
     for file in value["files"]
@@ -150,7 +159,12 @@ fn gist(value: &Value) -> Draft {
     {
         let name = line(&file["filename"]).unwrap_or_default();
         if let Some(content) = file["content"].as_str() {
+            let (content, hidden) = match is_markdown(&name) {
+                true => markdown::visible(content),
+                false => (content.to_owned(), 0),
+            };
             text = format!("{text}\n\n{name}\n{content}");
+            hidden_bytes += hidden;
         }
         files.push(json!({
             "filename": name,
@@ -162,6 +176,7 @@ fn gist(value: &Value) -> Draft {
     Draft {
         data_type: "github_gist",
         text,
+        hidden_bytes,
         meta_data: json!({
             "owner": person(&value["owner"]),
             "public": value["public"].as_bool(),
@@ -176,7 +191,7 @@ fn gist(value: &Value) -> Draft {
 
 fn issue(value: &Value) -> Draft {
     let title = line(&value["title"]).unwrap_or_default();
-    let body = value["body"].as_str().unwrap_or_default();
+    let (body, hidden_bytes) = markdown::visible(value["body"].as_str().unwrap_or_default());
     let pull_request = &value["pull_request"];
     let data_type = match pull_request.is_object() {
         true => "github_pull_request",
@@ -187,6 +202,7 @@ fn issue(value: &Value) -> Draft {
     Draft {
         data_type,
         text: format!("{title}\n\n{body}"),
+        hidden_bytes,
         meta_data: json!({
             "title": title,
             "number": value["number"].as_u64(),
@@ -216,9 +232,11 @@ fn comment(value: &Value, data_type: &'static str) -> Draft {
     };
     let number = of.as_str().and_then(|url| url.rsplit('/').next());
     let number: Option<u64> = number.and_then(|number| number.parse().ok());
+    let (text, hidden_bytes) = markdown::visible(value["body"].as_str().unwrap_or_default());
     Draft {
         data_type,
-        text: value["body"].as_str().unwrap_or_default().to_owned(),
+        text,
+        hidden_bytes,
         meta_data: json!({
             "repository": repository_of(of),
             "number": number,
@@ -234,6 +252,14 @@ fn comment(value: &Value, data_type: &'static str) -> Draft {
     }
 }
 
+/// What somebody says of a pull request as a whole, with a verdict.
+fn review(value: &Value) -> Draft {
+    let mut draft = comment(value, "github_review");
+    draft.meta_data["state"] = json!(line(&value["state"]));
+    draft.meta_data["submitted_at"] = when(&value["submitted_at"]);
+    draft
+}
+
 fn commit(value: &Value) -> Draft {
     let commit = &value["commit"];
     let parents = value["parents"].as_array();
@@ -241,6 +267,7 @@ fn commit(value: &Value) -> Draft {
     Draft {
         data_type: "github_commit",
         text: commit["message"].as_str().unwrap_or_default().to_owned(),
+        hidden_bytes: 0,
         meta_data: json!({
             "sha": line(&value["sha"]),
             "repository": repository_of(&value["url"]),
@@ -256,6 +283,14 @@ fn commit(value: &Value) -> Draft {
         }),
         labels: Vec::new(),
     }
+}
+
+/// Whether GitHub shows a file as Markdown.
+fn is_markdown(name: &str) -> bool {
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+    ["md", "markdown", "mdown", "mkdn"]
+        .iter()
+        .any(|markdown| end.eq_ignore_ascii_case(markdown))
 }
 
 /// A text on one line, cleaned and bounded.
@@ -299,52 +334,6 @@ fn when(value: &Value) -> Value {
         .as_str()
         .and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     time.map_or(Value::Null, |time| json!(time::rfc3339(time.to_utc())))
-}
-
-/// Markdown without its HTML comments, which GitHub does not show, and how many bytes these had. Within
-/// fenced code they are shown, and so they stay.
-fn without_comments(text: &str) -> (String, usize) {
-    const OPEN: &str = "<!--";
-    const CLOSE: &str = "-->";
-    if !text.contains(OPEN) {
-        return (text.to_owned(), 0);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut hidden = 0;
-    let mut fence: Option<&str> = None;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find('\n').map_or(rest.len(), |feed| feed + 1);
-        let row = &rest[..end];
-        let mark = ["```", "~~~"]
-            .into_iter()
-            .find(|mark| row.trim_start().starts_with(mark));
-        if mark.is_some() && (fence.is_none() || fence == mark) {
-            fence = if fence.is_none() { mark } else { None };
-        }
-        let found = row.find(OPEN).filter(|_| fence.is_none() && mark.is_none());
-        let Some(at) = found else {
-            out.push_str(row);
-            rest = &rest[end..];
-            continue;
-        };
-        out.push_str(&row[..at]);
-        let from = &rest[at..];
-        let inside = &from[OPEN.len()..];
-        let length = match inside.find(CLOSE) {
-            Some(close) => OPEN.len() + close + CLOSE.len(),
-            // Left open at the beginning of a line it hides everything after it; else it is text.
-            None if row[..at].trim().is_empty() => from.len(),
-            None => {
-                out.push_str(OPEN);
-                rest = inside;
-                continue;
-            }
-        };
-        hidden += length;
-        rest = &from[length..];
-    }
-    (out, hidden)
 }
 
 #[cfg(test)]
@@ -467,15 +456,40 @@ mod tests {
     }
 
     #[test]
-    fn an_open_comment_within_a_line_is_text() {
-        assert_eq!(
-            without_comments("a <!-- b\nc"),
-            ("a <!-- b\nc".to_owned(), 0)
+    fn only_markdown_hides_anything() {
+        let text = "a <!-- b --> c";
+        let gist = json!({"id": "a", "files": {
+            "a.html": {"filename": "a.html", "content": text},
+            "b.MD": {"filename": "b.MD", "content": text}}});
+        let made = record("gist:a", gist);
+        assert_eq!(made.data_content, format!("a.html\n{text}\n\nb.MD\na  c"));
+        let commit = json!({"sha": "abc", "commit": {"message": text}});
+        assert_eq!(record("commit:3:abc", commit).data_content, text);
+        let repository = json!({"id": 3, "full_name": "o/r", "description": text});
+        let made = record("repository:3", repository);
+        assert_eq!(made.data_content, format!("o/r\n{text}"));
+        assert_eq!(made.meta_data["warnings"], json!([]));
+    }
+
+    #[test]
+    fn a_review_is_what_it_says_with_its_verdict() {
+        let made = record(
+            "review:9",
+            json!({"id": 9, "body": "Not yet.", "state": "CHANGES_REQUESTED", "user": {"login": "ada", "id": 7},
+            "pull_request_url": "https://api.github.com/repos/o/r/pulls/6",
+            "submitted_at": "2026-01-02T03:04:05Z"}),
         );
         assert_eq!(
-            without_comments("a<!--b-->c<!--d-->"),
-            ("ac".to_owned(), 16)
+            (made.data_type, made.data_content.as_str()),
+            ("github_review", "Not yet.")
         );
+        let meta_data = &made.meta_data;
+        assert_eq!(
+            (&meta_data["repository"], &meta_data["number"]),
+            (&json!("o/r"), &json!(6))
+        );
+        assert_eq!(meta_data["state"], "CHANGES_REQUESTED");
+        assert_eq!(meta_data["submitted_at"], "2026-01-02T03:04:05.000000Z");
     }
 
     #[test]

@@ -110,8 +110,8 @@ async fn changes_cost_what_the_page_about_github_says() {
     }
     // Whose the account is, what it says of itself, whose commits are wanted, and that no issue came
     // since; three lists of repositories, of issues, stars and gists one each; three pages of comments,
-    // one of those on code, four of commits, and a gist.
+    // one of those on code, one of reviews, four of commits, and a gist.
     let other = connect_github(&app).await;
     let run = app.sync(&other).await;
-    assert_eq!(run["quota_units"], 4 + 3 + 3 + 3 + 1 + 4 + 1, "{run}");
+    assert_eq!(run["quota_units"], 4 + 3 + 3 + 3 + 1 + 4 + 1 + 1, "{run}");
 }

@@ -97,6 +97,35 @@ async fn a_second_whose_pages_shift_is_read_again_until_it_shows_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pass_over_a_busy_account_ends_with_what_had_changed_when_it_began() {
+    let (app, github, id) = synced(|account| {
+        account.born = chrono::Utc::now() - TimeDelta::minutes(2);
+        account.add_repository("one", 0);
+        account.add_issue("one", false, 1);
+        account.add_issue("one", false, 1);
+    })
+    .await;
+    // By the time in which its comments are read, an issue has changed again.
+    github.with(|account| account.edit_issue(1));
+    for number in 0..40 {
+        let clock = app.clock.clone();
+        github.after("/comments?", move |account| {
+            clock.advance(TimeDelta::minutes(2));
+            account.pass(TimeDelta::minutes(2));
+            account.edit_issue(number % 2 + 1);
+        });
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    let asked = github.asked();
+    let lists = asked.iter().filter(|asked| asked.path() == "/issues");
+    assert!(lists.count() < 5, "{asked:#?}");
+    github.calm();
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_shown_late_is_met_by_the_next_pass() {
     let (app, github, id) = synced(|account| {
         // The next seconds are now.

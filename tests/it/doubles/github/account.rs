@@ -287,6 +287,23 @@ impl Account {
         id
     }
 
+    /// A review of a pull request, which may say nothing.
+    pub fn review(&mut self, number: u64, words: &str) {
+        let (id, now) = (self.id(), self.now());
+        let issue = self.issue(number);
+        issue["updated_at"] = json!(now);
+        let (repository, number) = (issue["repository"].clone(), issue["number"].clone());
+        let url = self.url_of(&repository);
+        let review = json!({"id": id, "body": words, "state": "APPROVED", "submitted_at": now,
+            "user": {"login": self.login, "id": USER_ID},
+            "pull_request_url": format!("{url}/pulls/{number}")});
+        let list = (
+            repository.as_u64().unwrap(),
+            format!("pulls/{number}/reviews"),
+        );
+        self.comments.entry(list).or_default().push(review);
+    }
+
     pub fn star(&mut self, name: &str) -> u64 {
         let (id, now) = (self.id(), self.now());
         self.stars.push(
@@ -365,10 +382,14 @@ impl Account {
         let comments = self.comments.iter();
         let comments = comments.filter(|((repository, _), _)| !self.hidden.contains(repository));
         for comment in comments.flat_map(|(_, comments)| comments) {
-            let prefix = match comment["path"].is_string() {
-                true => "review_comment",
-                false => "comment",
+            let prefix = match (comment["path"].is_string(), comment["state"].is_string()) {
+                (true, _) => "review_comment",
+                (false, true) => "review",
+                (false, false) => "comment",
             };
+            if prefix == "review" && comment["body"] == "" {
+                continue;
+            }
             ledger.insert(
                 format!("{prefix}:{}", comment["id"]),
                 text(&comment["body"]),
@@ -450,7 +471,7 @@ impl Account {
                         ))
                     }
                     ["issues"] => Some(json!(self.issues_of(Some(&of["id"]), query))),
-                    ["issues" | "pulls", number, "comments"] => {
+                    ["issues" | "pulls", number, "comments" | "reviews"] => {
                         let number: u64 = number.parse().ok()?;
                         let mut all = self.issues.iter();
                         all.find(|issue| issue["repository"] == id && issue["number"] == number)?;
