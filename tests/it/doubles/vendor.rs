@@ -3,7 +3,7 @@
 //! the double refuses, and keeps the reason.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -88,6 +88,7 @@ struct Inner {
     issuer: String,
     codes: HashMap<String, Code>,
     tokens: HashMap<String, Token>,
+    expired: HashSet<String>,
     serial: u32,
     consents: u32,
     exchanges: usize,
@@ -178,7 +179,9 @@ impl Vendor {
 
     /// Takes every access token back.
     pub fn expire_access_tokens(&self) {
-        self.lock().tokens.clear();
+        let mut inner = self.lock();
+        let tokens = std::mem::take(&mut inner.tokens);
+        inner.expired.extend(tokens.into_keys());
     }
 
     /// Takes every grant back.

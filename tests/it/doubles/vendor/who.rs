@@ -55,7 +55,14 @@ pub(super) async fn who(
     }) = held
     else {
         return match vendor.service {
-            ServiceName::Slack => answer(200, &json!({"ok": false, "error": "invalid_auth"})),
+            ServiceName::Slack => {
+                let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+                let error = match inner.expired.contains(token) {
+                    true => "token_expired",
+                    false => "invalid_auth",
+                };
+                answer(200, &json!({"ok": false, "error": error}))
+            }
             ServiceName::Github => {
                 answer(401, &json!({"message": "Bad credentials", "status": "401"}))
             }
