@@ -341,7 +341,42 @@ fn next_of(links: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::super::testing::{Answer, Asked, TestServer},
+        *,
+    };
+
+    #[tokio::test]
+    async fn a_later_page_that_is_too_large_goes_on_in_small_ones() {
+        let server = TestServer::new(|asked: &Asked| {
+            let (size, page) = (asked.get("per_page"), asked.get("page"));
+            if size == "100" {
+                return Answer::status(200, &format!("[\"{}\"]", "a".repeat(CAP)));
+            }
+            Answer::json(serde_json::json!([format!("{size} {page}")]))
+        })
+        .await;
+        let api = Api {
+            access: &server.access,
+        };
+        let list = List {
+            method: "comments.list",
+            path: &["comments"],
+            query: &[],
+        };
+        for (page, expected) in [
+            (None, "\"20 \""),
+            (Some(2), "\"20 6\""),
+            (Some(3), "\"20 11\""),
+        ] {
+            let base = &server.access.base_url;
+            let link = page.map(|page| format!("{base}comments?per_page=100&page={page}"));
+            let Part::Had(items) = api.part(list, link.as_deref()).await.unwrap() else {
+                panic!("page {page:?} was not had");
+            };
+            assert_eq!(items.items, [expected]);
+        }
+    }
 
     #[test]
     fn the_next_page_is_where_the_link_says() {
