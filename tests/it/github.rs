@@ -121,6 +121,7 @@ async fn a_stream_that_fails_keeps_no_other_and_fails_the_run() {
     // Others that get somewhere do not make one that fails be tried for ever.
     github.calm();
     github.inject("/user/starred", 0, usize::MAX, Fault::status(502));
+    github.asked();
     for _ in 0..200 {
         github.after("/user/starred", |account| account.push("one", 1));
     }
@@ -129,6 +130,13 @@ async fn a_stream_that_fails_keeps_no_other_and_fails_the_run() {
         (&run["status"], &run["error"]["code"]),
         (&json!("failed"), &json!("unavailable")),
         "{run}"
+    );
+    let asked = github.asked();
+    let failed = asked.iter().filter(|asked| asked.status == 502).count();
+    assert_eq!(
+        failed,
+        30 * 5,
+        "as many attempts as there may be, of five calls each"
     );
     github.calm();
     app.sync_until_success(&id, 2).await;
