@@ -9,7 +9,7 @@ use std::{
     fmt::Display,
     fs::File,
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
 };
 
@@ -287,15 +287,17 @@ impl Reader {
         layer
     }
 
-    /// A secret that everybody on the machine reads is none. Files of another kind than regular ones are
-    /// what somebody else made them.
+    /// A secret that everybody on the machine reads is none. What a platform mounts for the process is that
+    /// platform's to guard, and so are files of another kind than regular ones.
     fn warn_if_open_to_all(&mut self, origin: &str, path: &Path) {
         let Ok(found) = path.metadata() else { return };
         let mode = found.permissions().mode() & 0o7777;
-        if found.is_file() && mode & 0o007 != 0 {
+        let is_own = found.uid() == rustix::process::geteuid().as_raw();
+        if is_own && found.is_file() && mode & 0o007 != 0 {
             let path = path.display();
             self.warn(format!(
-                "{origin} is in {path}, which is open to everybody on this machine (mode {mode:04o}):                  run `chmod 600 {path}`"
+                "{origin} is in {path}, which is open to everybody on this machine (mode {mode:04o}): \
+                 run `chmod 600 {path}`"
             ));
         }
     }

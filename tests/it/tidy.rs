@@ -186,7 +186,7 @@ const PLACES: Table = &[
     ("governor", &["api/rate_limit"]),
     ("utoipa_axum", &["api/"]),
     ("utoipa_swagger_ui", &["api/docs"]),
-    ("rustix", &["cli/"]),
+    ("rustix", &["cli/", "config/reader"]),
     ("opentelemetry", &["traces"]),
     ("opentelemetry_http", &["traces"]),
     ("opentelemetry_otlp", &["traces"]),

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -104,7 +105,10 @@ fn each_process_on_google_cloud_is_one_of_the_program_and_has_what_it_is_told(pl
             assert_eq!(secret, &format!("nucleus-{name}"));
             fs::create_dir(folder.path().join(name)).unwrap();
             let text = content(name).replace("/secrets", here);
-            fs::write(folder.path().join(name).join("value"), text).unwrap();
+            let file = folder.path().join(name).join("value");
+            fs::write(&file, text).unwrap();
+            // Here it is the process's own, and so its to guard.
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         }
         let settings = process.settings.iter();
         let settings =

@@ -144,8 +144,10 @@ async fn an_entity_that_is_removed_meanwhile_gets_no_account() {
 
 /// What became of grants, as it is kept.
 async fn outcomes(app: &TestApp) -> Vec<String> {
-    let statement = "SELECT outcome FROM disconnections WHERE finished_at IS NOT NULL";
-    app.rows(statement, statement).await
+    let done = "WHERE finished_at IS NOT NULL";
+    let on_sqlite = format!("SELECT outcome FROM disconnections {done}");
+    let on_postgres = format!("SELECT outcome FROM dna.disconnections {done}");
+    app.rows(&on_sqlite, &on_postgres).await
 }
 
 #[tokio::test]
