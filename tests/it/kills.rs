@@ -259,6 +259,8 @@ async fn an_abort_at_any_crash_point_loses_and_doubles_nothing() {
             "refresh" => {}
             // Of a connection that is being ended: `disconnecting.rs` dies there.
             "disconnect" => {}
+            // Of an account that waits to be confirmed: `unconfirmed.rs` dies there.
+            "waiting" => {}
             // Of a service's word on credentials that are replaced meanwhile: `standing.rs` stops there.
             "standing" => {}
             // Of the vault: `vault_rotation.rs` dies there.
