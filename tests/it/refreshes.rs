@@ -547,10 +547,9 @@ async fn a_refresh_whose_lease_is_over_while_its_answer_is_being_stored_is_taken
     let intruding = async {
         assert!(happens(PATIENCE, async || server.count(Call::Refresh) == 1).await);
         // As after a database that was away for longer than a lease.
-        let over = |text| {
-            format!("UPDATE entity_integrations SET refresh_lease_until = 1 RETURNING {text}")
-        };
-        let changed = app.rows(&over("'x'"), &over("'x'")).await;
+        let over = |table| format!("UPDATE {table} SET refresh_lease_until = 1 RETURNING 'x'");
+        let (here, there) = (over("entity_integrations"), over("dna.entity_integrations"));
+        let changed = app.rows(&here, &there).await;
         assert_eq!(changed, ["x"]);
         token(&other).await
     };
