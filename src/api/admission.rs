@@ -59,7 +59,10 @@ pub(super) async fn admit(
         Presented::Key(hash) => with_key(&app, &limits, hash, address).await,
     };
     let mut response = match standing.and_then(|standing| standing.retry_after) {
-        Some(seconds) => ApiError::RateLimited(seconds).into_response(),
+        Some(seconds) => {
+            limits.keep_waiting().await;
+            ApiError::RateLimited(seconds).into_response()
+        }
         None => {
             let origin = origin(&identity, request.extensions().get(), address);
             request.extensions_mut().insert(identity);

@@ -22,6 +22,7 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::keyed::HashMapStateStore,
 };
+use tokio::sync::Semaphore;
 
 use crate::{app::App, db::api_key::ApiKeyId};
 
@@ -37,6 +38,12 @@ const BELIEVED: Duration = Duration::from_secs(3600);
 /// Keys of which that is remembered; and addresses that have nothing left, before those that have some again
 /// are forgotten.
 const MOST_REMEMBERED: usize = 10_000;
+
+/// Who is refused waits so long for that: who asks again at once would otherwise take the processor from
+/// those who are not refused.
+const REFUSED_AFTER: Duration = Duration::from_millis(250);
+/// So many wait at a time, which is the bound on memory; others are refused at once.
+const MOST_WAITING: usize = 256;
 
 type Counters =
     RateLimiter<u64, HashMapStateStore<u64>, MonotonicClock, StateInformationMiddleware>;
@@ -218,6 +225,7 @@ pub(super) struct RateLimits {
     per_address: Option<Limit>,
     failures: Option<Failures>,
     valid: Valid,
+    waiting: Semaphore,
 }
 
 impl RateLimits {
@@ -232,6 +240,18 @@ impl RateLimits {
             per_address: limit("address", limits.per_address),
             failures: limit("failures", limits.failures_per_address).map(Failures::new),
             valid: Valid::default(),
+            waiting: Semaphore::new(MOST_WAITING),
+        }
+    }
+
+    /// Lets a request wait that is refused.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a client on the network waits by the machine's clock"
+    )]
+    pub(super) async fn keep_waiting(&self) {
+        if let Ok(_place) = self.waiting.try_acquire() {
+            tokio::time::sleep(REFUSED_AFTER).await;
         }
     }
 
