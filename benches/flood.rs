@@ -48,7 +48,7 @@ fn main() {
 struct Program {
     child: Child,
     url: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Program {
@@ -78,7 +78,7 @@ impl Program {
         Self {
             child,
             url: line.unwrap(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -96,7 +96,7 @@ impl Program {
         let entity = made["id"].as_str().unwrap();
         let made = Command::new(env!("CARGO_BIN_EXE_nucleus"))
             .args(["key", "create", "--entity", entity, "--data-dir"])
-            .arg(self._folder.path())
+            .arg(self.folder.path())
             .output()
             .unwrap();
         String::from_utf8(made.stdout).unwrap().trim().to_owned()

@@ -70,11 +70,16 @@ impl Setting {
         vendors.find(|vendor| vendor.service == service).unwrap()
     }
 
-    /// What the person's browser is sent back with.
-    async fn consent(&self, service: ServiceName, entity: &str) -> Url {
+    /// Where a flow that begins now sends the person.
+    async fn begin(&self, service: ServiceName, entity: &str) -> String {
         let path = format!("/integrations/{service}/oauth/start");
         let begun = self.api().post(&path, json!({"entity_id": entity})).await;
-        let url = begun["authorization_url"].as_str().unwrap();
+        begun["authorization_url"].as_str().unwrap().to_owned()
+    }
+
+    /// What the person's browser is sent back with.
+    async fn consent(&self, service: ServiceName, entity: &str) -> Url {
+        let url = self.begin(service, entity).await;
         let answer = self.http.get(url).send().await.unwrap();
         assert_eq!(
             answer.status(),
@@ -531,15 +536,8 @@ async fn a_person_connects_all_nine_in_a_browser() {
     let services = setting.api().get("/services").await;
     for told in services["items"].as_array().unwrap() {
         let service: ServiceName = told["service_name"].as_str().unwrap().parse().unwrap();
-        let start = format!("/integrations/{service}/oauth/start");
-        let begun = setting
-            .api()
-            .post(&start, json!({"entity_id": entity}))
-            .await;
         // The double of the vendor consents at once and sends the browser back.
-        browser
-            .open(begun["authorization_url"].as_str().unwrap())
-            .await;
+        browser.open(&setting.begin(service, &entity).await).await;
         let question = browser.text().await;
         for part in ["Connect this account?", &shown(service, 0), "Somebody"] {
             assert!(question.contains(part), "{service}, {part}: {question}");
@@ -570,14 +568,7 @@ async fn who_cancels_is_told_whether_the_access_was_given_back() {
     let entity = setting.api().entity().await;
     let browser = Browser::start().await;
     for (service, is_revoked) in [(ServiceName::Notion, true), (ServiceName::Spotify, false)] {
-        let start = format!("/integrations/{service}/oauth/start");
-        let begun = setting
-            .api()
-            .post(&start, json!({"entity_id": entity}))
-            .await;
-        browser
-            .open(begun["authorization_url"].as_str().unwrap())
-            .await;
+        browser.open(&setting.begin(service, &entity).await).await;
         browser.follow("button", "Cancel").await;
         let text = browser.text().await;
         assert_eq!(text.contains("was given back"), is_revoked, "{text}");

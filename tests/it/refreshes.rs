@@ -492,15 +492,20 @@ async fn a_death_between_a_services_answer_and_the_store_ends_in_needs_reconnect
     join_all(points.map(die_while_refreshing)).await;
 }
 
+/// The program with everything of Gmail's from the server, and its credentials in this Secret Manager.
+async fn start_in(double: &SecretManagerDouble, server: &AuthorizationServer) -> TestApp {
+    let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
+    for (name, value) in variables_of(server, "gmail") {
+        setting = setting.variable(name, value);
+    }
+    setting.start().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_store_that_is_away_for_a_while_loses_no_rotated_token() {
     let server = AuthorizationServer::rotating().await;
     let double = SecretManagerDouble::start().await;
-    let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
-    for (name, value) in variables_of(&server, "gmail") {
-        setting = setting.variable(name, value);
-    }
-    let app = setting.start().await;
+    let app = start_in(&double, &server).await;
     let id = connect(&app, &server).await;
     let path = format!("/integrations/{id}/test");
     for (fault, times) in [
@@ -530,11 +535,7 @@ async fn a_secret_store_that_is_away_for_a_while_loses_no_rotated_token() {
 async fn a_refresh_whose_lease_is_over_while_its_answer_is_being_stored_is_taken_over_by_nobody() {
     let server = AuthorizationServer::rotating().await;
     let double = SecretManagerDouble::start().await;
-    let mut setting = Setting::new(small_mailbox(1)).in_secret_manager(&double.url);
-    for (name, value) in variables_of(&server, "gmail") {
-        setting = setting.variable(name, value);
-    }
-    let app = setting.start().await;
+    let app = start_in(&double, &server).await;
     let id = connect(&app, &server).await;
     let (other, _) = app.beside(TimeDelta::zero()).await;
     let integration = id.parse().unwrap();
