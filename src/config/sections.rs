@@ -13,8 +13,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, Database, Events, LogFormat, Queue, QueueKind, Secrets, SecretsKind, Service, Sync,
-    Telemetry,
+    Config, Database, Events, LogFormat, MAX_FETCH_CONCURRENCY, Queue, QueueKind, Secrets,
+    SecretsKind, Service, Sync, Telemetry,
     http::http,
     reader::{Noted, Reader},
 };
@@ -405,9 +405,9 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
 
 fn sync(reader: &mut Reader) -> Result<Sync, Noted> {
     let max_concurrent_runs = reader.value("sync.max_concurrent_runs", |text| between(text, 1, 64));
-    // Gmail refuses more than about ten calls at a time for one mailbox (429 "too many concurrent
-    // requests for user"): <https://developers.google.com/workspace/gmail/api/guides/handle-errors>
-    let fetch_concurrency = reader.value("sync.fetch_concurrency", |text| between(text, 1, 10));
+    let fetch_concurrency = reader.value("sync.fetch_concurrency", |text| {
+        between(text, 1, MAX_FETCH_CONCURRENCY)
+    });
     let max_attempts = reader.value("sync.max_attempts", |text| between(text, 1, 100));
     Ok(Sync {
         max_concurrent_runs: max_concurrent_runs?,

@@ -272,8 +272,9 @@ pub trait Connector: Send + Sync {
     /// Units an account may spend a minute; none where no budget is kept.
     fn user_minute(&self) -> Option<u32>;
 
-    /// Units that fetching one item costs.
-    fn units_of_fetch(&self) -> u32;
+    /// Units that fetching so many items costs, with the other calls that may come between two saves: a
+    /// page, whose the credentials are, the labels.
+    fn units_between_saves(&self, items: u32) -> u32;
 
     /// Asks who connected, and from where changes can be followed.
     async fn account(&self, access: &Access) -> Result<Account, ConnectorError>;

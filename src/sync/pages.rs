@@ -20,6 +20,7 @@ use super::{
     runner::{Active, Stop},
 };
 use crate::{
+    config::MAX_FETCH_CONCURRENCY,
     connectors::{Change, Connector, Cursor, Fetched, Normalized, Page, RawItem, Stream},
     db::{DbError, gap, raw_data},
     domain::{IntegrationId, clock::Stopwatch, sync::SkipReason},
@@ -40,10 +41,13 @@ const FETCHED_AHEAD: usize = 32;
 const UNDERSTOOD_TOGETHER: usize = 16;
 /// Bytes of items that are in memory between being fetched and being written.
 const BYTES_AHEAD: usize = 8 * 1024 * 1024;
-/// Units booked ahead at each save, as items: between two saves a batch is fetched and what waits
-/// between fetching and writing grows by what it holds. A process that is killed has spent no more,
-/// and its successor must not be refused for it.
-const RESERVED_ITEMS: usize = BATCH_ITEMS + FETCHED_AHEAD + 2 * UNDERSTOOD_TOGETHER;
+/// Units booked ahead at each save, as items: between two saves a batch is fetched and what waits for it
+/// grows by as much as it can hold: what is in flight, an item that waits to be taken and those before
+/// it, what is being understood, what is ready, and the rest of what the batch was filled from. A process
+/// that is killed has spent no more, calls tried again apart, and its successor must not be refused for
+/// it.
+const RESERVED_ITEMS: usize =
+    BATCH_ITEMS + MAX_FETCH_CONCURRENCY + 1 + FETCHED_AHEAD + 3 * UNDERSTOOD_TOGETHER;
 
 /// Where a stream goes on.
 #[derive(Clone)]
@@ -476,7 +480,8 @@ async fn next_batch(
 
 /// What was spent, with what a kill before the next save may cost.
 pub(super) fn spending(active: &Active<'_>) -> serde_json::Value {
-    let reserve = active.service.connector.units_of_fetch() * RESERVED_ITEMS as u32;
+    let connector = &active.service.connector;
+    let reserve = connector.units_between_saves(RESERVED_ITEMS as u32);
     serde_json::json!(active.access.governor.spending(reserve))
 }
 

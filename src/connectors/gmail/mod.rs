@@ -56,8 +56,10 @@ impl Connector for Gmail {
         self.quota.user_minute
     }
 
-    fn units_of_fetch(&self) -> u32 {
-        self.quota.get
+    fn units_between_saves(&self, items: u32) -> u32 {
+        let quota = &self.quota;
+        // The labels cost what the profile does.
+        quota.get * items + quota.list + quota.history + 2 * quota.profile
     }
 
     async fn account(&self, access: &Access) -> Result<Account, ConnectorError> {
