@@ -22,15 +22,18 @@ pub use rig::{connect_github, with_github};
 /// Items of an account that is neither empty nor large.
 const SOME: usize = 60;
 
-/// Items of the account that is killed again and again, from `NUCLEUS_CONTRACT_ITEMS` or so many that it
-/// takes seconds.
+/// Items of the account that is killed again and again, where nothing else is said: so many that it takes
+/// seconds.
+const MANY: usize = 300;
+
+/// Items of the account that is killed again and again, from `NUCLEUS_CONTRACT_ITEMS` or [`MANY`].
 #[expect(
     clippy::disallowed_methods,
     reason = "the tester's own variable, not the program's"
 )]
 fn many() -> usize {
     let given = std::env::var("NUCLEUS_CONTRACT_ITEMS").ok();
-    given.map_or(300, |text| text.parse().unwrap())
+    given.map_or(MANY, |text| text.parse().unwrap())
 }
 
 /// Every service that has a connector.
@@ -273,14 +276,18 @@ async fn a_worker_that_is_told_to_end_in_the_middle_of_a_page_leaves_the_rest_to
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_random_lose_and_double_nothing_and_what_is_in_hand_is_bounded() {
     let seed = seed();
+    let items = many();
+    // About as many kills in a large account as in a small one: after each, all that is stored is read.
+    let times_longer = items.div_ceil(MANY);
     for service in services() {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut rig = Rig::start(service, many()).await;
+        let mut rig = Rig::start(service, items).await;
+        let longest_life = rig.answers_of_a_life() * times_longer;
         let run = rig.app.request_sync(&rig.integration).await;
         let (mut kills, mut most) = (0, 0);
         loop {
             rig.received();
-            let until = rig.answers() + random.random_range(1..rig.answers_of_a_life());
+            let until = rig.answers() + random.random_range(1..longest_life);
             let killed = tokio::select! {
                 () = rig.app.drain() => false,
                 () = rig.wait_for_answers(until) => true,

@@ -20,9 +20,9 @@ use crate::{
 pub const PAGE: usize = 20;
 
 /// Most items got one by one that may have been received and not be stored yet, however large the account
-/// is: a batch that is complete, what waits to be understood, is being understood and is understood, and
-/// what is in flight.
-const IN_HAND: usize = 100 + 16 + 32 + 16 + 16 + 8;
+/// is: a batch that is complete and the rest of what it was filled from, what is understood, what is being
+/// understood, what waits for that, the one that waits for room there, and what is in flight.
+const IN_HAND: usize = 100 + 16 + 16 + 16 + 32 + 1 + 8;
 
 /// Kills before the first batch of a start are attempts that got nowhere.
 const ATTEMPTS: &str = "30";
@@ -202,7 +202,7 @@ impl Rig {
         }
     }
 
-    /// Most answers between two kills: lists bring many items each, gets one.
+    /// Most answers between two kills in an account that is not large: lists bring many items each, gets one.
     pub fn answers_of_a_life(&self) -> usize {
         match self.github {
             Some(_) => 25,
