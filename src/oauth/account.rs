@@ -166,6 +166,7 @@ fn refusal(status: u16, headers: &HeaderMap, body: &[u8], secrets: &[&str]) -> A
     match status {
         401 => AccountError::Unauthorized(said),
         403 if is_rate_limit(headers, body) => AccountError::Unavailable(said),
+        429 if is_plan_used_up(body) => AccountError::Refused(said),
         400..=499 if status != 408 && status != 429 => AccountError::Refused(said),
         _ => AccountError::Unavailable(said),
     }
@@ -182,6 +183,16 @@ fn is_rate_limit(headers: &HeaderMap, body: &[u8]) -> bool {
         || headers.contains_key(RETRY_AFTER)
         || said.contains("LimitExceeded\"")
         || said.to_lowercase().contains("secondary rate limit")
+}
+
+/// Whether a 429 says that the app's plan is used up, which waiting does not mend but the operator: X's
+/// problem `usage-capped`.
+///
+/// Source: the problems of <https://api.x.com/2/openapi.json>
+fn is_plan_used_up(body: &[u8]) -> bool {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let problem = answer.get("type").and_then(Value::as_str);
+    problem.is_some_and(|problem| problem.ends_with("/usage-capped"))
 }
 
 /// What the service says of an error, in the shapes that the nine have.
@@ -231,6 +242,10 @@ mod tests {
         let error = refusal(403, &none, disabled, &[]);
         assert!(matches!(&error, AccountError::Refused(_)), "{error}");
         assert!(error.to_string().contains("has not been used"), "{error}");
+        let capped = br#"{"title":"UsageCapExceeded","detail":"Usage cap exceeded: Monthly product cap","type":"https://api.x.com/2/problems/usage-capped"}"#;
+        let error = refusal(429, &none, capped, &[]);
+        assert!(matches!(&error, AccountError::Refused(_)), "{error}");
+        assert!(error.to_string().contains("Monthly product cap"), "{error}");
         let error = refusal(401, &none, br#"{"message":"Bad credentials"}"#, &[]);
         assert!(matches!(&error, AccountError::Unauthorized(_)), "{error}");
         let mut used_up = HeaderMap::new();
