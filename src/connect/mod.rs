@@ -16,6 +16,7 @@ use crate::{
         audit_log::{self, Act},
         entity,
         grant::Grant,
+        integration,
         oauth_session::{self, OAuthSession},
     },
     domain::{EntityId, ServiceName, audit::Action, errors, ids::Id},
@@ -136,11 +137,15 @@ impl<'a> Flow<'a> {
         audit_log::append(&tx, &act, now).await?;
         tx.commit().await?;
         let verifier = authorization::code_verifier(&state, &session.pkce_salt);
+        let known = integration::of_service(&self.engine.db, session.entity_id, self.name).await?;
         let request = AuthorizationRequest {
             client_id: self.client_id,
             redirect_uri: &session.redirect_uri,
             state: &state,
             verifier: &verifier,
+            account_name: known
+                .as_ref()
+                .and_then(|known| known.account_name.as_deref()),
         };
         Ok(Started {
             authorization_url: authorization::authorization_url(self.client, &request),

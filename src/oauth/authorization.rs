@@ -71,6 +71,8 @@ pub struct AuthorizationRequest<'a> {
     pub state: &'a str,
     /// Binds the code to this flow.
     pub verifier: &'a SecretString,
+    /// What people know the account by that is to be connected again; none where any will do.
+    pub account_name: Option<&'a str>,
 }
 
 /// Where the person's browser is sent (RFC 6749, section 4.1.1).
@@ -93,6 +95,7 @@ pub fn authorization_url(config: &OAuthConfig, request: &AuthorizationRequest<'_
             .append_pair("code_challenge_method", "S256");
     }
     query.extend_pairs(oauth.parameters);
+    query.extend_pairs(oauth.account_hint.zip(request.account_name));
     drop(query);
     url
 }
@@ -160,12 +163,18 @@ mod tests {
 
     /// The parameters of a request to the service, in order.
     fn asked(config: &OAuthConfig) -> Vec<(String, String)> {
+        asked_for(config, None)
+    }
+
+    /// As [`asked`], for the account with this name.
+    fn asked_for(config: &OAuthConfig, account_name: Option<&str>) -> Vec<(String, String)> {
         let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
         let request = AuthorizationRequest {
             client_id: "the client",
             redirect_uri: "https://n.example/back",
             state: "s",
             verifier: &verifier,
+            account_name,
         };
         let url = authorization_url(config, &request);
         assert!(!url.as_str().contains(verifier.expose_secret()));
@@ -198,6 +207,9 @@ mod tests {
         ];
         let config = config(ServiceName::Gmail, Some(url));
         assert_eq!(asked(&config), pairs(&expected));
+        let hinted = [&expected[..], &[("login_hint", "me@example.com")]].concat();
+        let asked = asked_for(&config, Some("me@example.com"));
+        assert_eq!(asked, pairs(&hinted));
     }
 
     #[test]

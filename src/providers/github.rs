@@ -26,6 +26,7 @@ pub(super) static GITHUB: Provider = Provider {
         // <https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps>:
         // what a person granted earlier is merged, and the larger scope stands for the smaller.
         includes: &[("user", &["read:user"])],
+        account_hint: Some("login"),
         errors_in_200: true,
         revocation: Revocation::GrantOfClient,
         refusals: REFUSALS,

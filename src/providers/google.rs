@@ -65,6 +65,7 @@ const fn oauth(scopes: &'static [&'static str]) -> OAuth {
         issuer: Some("https://accounts.google.com"),
         scopes,
         parameters: &[("access_type", "offline"), ("prompt", "consent")],
+        account_hint: Some("login_hint"),
         // <https://developers.google.com/identity/protocols/oauth2/web-server#uri-validation>
         redirects: Redirects::PublicHosts,
         refusals: REFUSALS,

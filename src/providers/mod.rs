@@ -61,6 +61,9 @@ pub struct OAuth {
     pub scope_separator: &'static str,
     /// Parameters of the authorization request beyond those of RFC 6749 and RFC 7636.
     pub parameters: &'static [(&'static str, &'static str)],
+    /// The parameter that names the account which the person most likely means, by what people know it by;
+    /// none where the service knows no such parameter.
+    pub account_hint: Option<&'static str>,
     /// Which redirect URIs it registers beside those with https.
     pub redirects: Redirects,
     /// Whether it takes a code challenge (RFC 7636); always S256.
@@ -216,6 +219,7 @@ const STANDARD: OAuth = OAuth {
     scope_parameter: "scope",
     scope_separator: " ",
     parameters: &[],
+    account_hint: None,
     redirects: Redirects::Usual,
     pkce: true,
     client_authentication: ClientAuthentication::Body,

@@ -209,6 +209,19 @@ async fn another_account_of_a_service_is_refused_with_a_choice() {
     for vendor in &setting.vendors {
         let service = vendor.service;
         let (_, made) = setting.connect(service, &entity).await;
+        // Where a service takes a hint, it offers the account that is known.
+        let begun: Url = setting.begin(service, &entity).await.parse().unwrap();
+        let hint = match service {
+            ServiceName::Gmail | ServiceName::GoogleCalendar | ServiceName::GoogleDrive => {
+                Some("login_hint")
+            }
+            ServiceName::Github => Some("login"),
+            _ => None,
+        };
+        let hinted = begun
+            .query_pairs()
+            .find(|(_, value)| *value == shown(service, 0));
+        assert_eq!(hinted.as_ref().map(|(name, _)| &**name), hint, "{service}");
         let (status, again) = setting.connect(service, &entity).await;
         assert_eq!((status, &again["id"]), (200, &made["id"]), "{service}");
         vendor.set_mood(Mood {
