@@ -71,7 +71,7 @@ impl SyncSettings {
 
     /// When the next sync is due that is counted from `time`, after `failures` failures in a row.
     /// Integrations are spread by up to a tenth of the interval, each always by the same share, so
-    /// that those made together are not due together for ever.
+    /// that those made together are not due together for ever; but none waits for longer than a week.
     pub fn next_sync(
         &self,
         time: DateTime<Utc>,
@@ -84,7 +84,8 @@ impl SyncSettings {
         // The last bytes of a UUID v7 are random.
         let bytes = integration.0.as_bytes();
         let share = i64::from(u16::from_be_bytes([bytes[14], bytes[15]]));
-        time + TimeDelta::milliseconds(interval_ms + interval_ms / 10 * share / 65_536)
+        let spread_ms = interval_ms + interval_ms / 10 * share / 65_536;
+        time + TimeDelta::milliseconds(spread_ms.min(i64::from(MAX_INTERVAL_MINUTES) * 60_000))
     }
 }
 
@@ -128,5 +129,11 @@ mod tests {
         assert!((60..=66).contains(&minutes(0)));
         assert!((120..=132).contains(&minutes(1)));
         assert!((1440..=1584).contains(&minutes(40)));
+        let weekly = SyncSettings {
+            interval_minutes: MAX_INTERVAL_MINUTES,
+            ..settings
+        };
+        let week = TimeDelta::days(7);
+        assert!((0..100).all(|_| weekly.next_sync(now, 0, IntegrationId::new()) - now == week));
     }
 }

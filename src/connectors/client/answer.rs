@@ -40,13 +40,18 @@ pub enum RetryAfter {
     At(DateTime<Utc>),
 }
 
+/// No service is kept away from for longer: daily limits are over by then, and what asks for more, a time
+/// since the epoch for instance, is a mistake.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl RetryAfter {
-    /// How long that is, seen from `now`.
+    /// How long that is, seen from `now`; a day at most.
     pub fn wait(self, now: DateTime<Utc>) -> Duration {
-        match self {
+        let wait = match self {
             Self::In(wait) => wait,
             Self::At(time) => (time - now).to_std().unwrap_or_default(),
-        }
+        };
+        wait.min(LONGEST_WAIT)
     }
 }
 
@@ -138,6 +143,13 @@ mod tests {
         assert_eq!(read("120"), Some(120));
         assert_eq!(read("Tue, 24 Nov 2026 10:01:30 GMT"), Some(90));
         assert_eq!(read("Tue, 24 Nov 2026 09:00:00 GMT"), Some(0));
+        for mistake in [
+            "1764433964",
+            "18446744073709551615",
+            "Fri, 24 Nov 2626 10:00:00 GMT",
+        ] {
+            assert_eq!(read(mistake), Some(86_400), "{mistake}");
+        }
         assert_eq!(read("soon"), None);
     }
 
