@@ -88,6 +88,23 @@ pub async fn clear(tx: &Tx, integration: IntegrationId, stream: &str) -> Result<
     .map(drop)
 }
 
+/// Forgets the cursors of other streams that are in the middle of a listing of `run`: what that has seen
+/// so far is about to be forgotten.
+pub async fn clear_other_listings(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+    stream: &str,
+) -> Result<(), DbError> {
+    Sql::new(
+        "DELETE FROM sync_cursors WHERE integration_id = $1 AND listing_run_id = $2 AND stream <> $3",
+        [integration.into(), run.into(), stream.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
 /// How far a file that is being imported has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {

@@ -17,7 +17,7 @@ use super::{Engine, Service, SyncSettings, access, finish, hold, labels, pages, 
 use crate::{
     connectors::{Access, Account, ConnectorError, Cursor, Listing, Stream},
     db::{
-        DbError, former_integration, imported, integration,
+        DbError, Tx, former_integration, imported, integration,
         integration::{Integration, Named},
         outbox, quota_window, raw_data,
         sync_cursor::{self, SyncCursor},
@@ -355,7 +355,7 @@ impl Active<'_> {
             let (next, more) = (page.next.clone(), page.more);
             if page.inventory_begins {
                 let tx = resync::begin(self).await?;
-                sync_listing::begin(&tx, self.claim.run_id).await?;
+                self.begin_listing(&tx, stream).await?;
                 tx.commit().await?;
             }
             if page.listing_complete {
@@ -410,13 +410,22 @@ impl Active<'_> {
         let tx = self.engine.db.begin().await?;
         sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
         if begun.is_some_and(Listing::shows_everything) {
-            sync_listing::begin(&tx, self.claim.run_id).await?;
+            self.begin_listing(&tx, stream).await?;
         }
         let cursor = super::batch::cursor_of(&self.claim, value.clone(), begun);
         let integration = self.claim.integration_id;
         sync_cursor::save(&tx, integration, stream.name, &cursor, now).await?;
         tx.commit().await?;
         Ok(value)
+    }
+
+    /// A listing of `stream` begins, and what the run has seen is forgotten. So a listing of another stream
+    /// that was left in its middle, because the service failed there, begins anew: gone on with, it would
+    /// show everything before to be gone.
+    async fn begin_listing(&self, tx: &Tx, stream: Stream) -> Result<(), DbError> {
+        let (integration, run) = (self.claim.integration_id, self.claim.run_id);
+        sync_cursor::clear_other_listings(tx, integration, run, stream.name).await?;
+        sync_listing::begin(tx, run).await
     }
 
     /// The account must be the one whose records are here; a first one brings the records that an

@@ -176,6 +176,34 @@ async fn a_list_that_shifts_while_it_is_read_erases_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_left_in_its_middle_begins_anew_after_another_list_was_read() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 40;
+        account.add_repository("one", 0);
+        for number in 1..=120 {
+            account.star(&format!("a/{number}"));
+        }
+        account.add_gist();
+    })
+    .await;
+    for _ in 0..2 {
+        github.with(|account| {
+            account.star("a/b");
+            account.add_gist();
+        });
+        // The second page of the stars fails until the run waits in the queue; the gists are read meanwhile.
+        github.inject("/user/starred", 1, 5, Fault::status(502));
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["counts"]["deleted"]),
+            (&json!("success"), &json!(0)),
+            "{run}"
+        );
+        assert_stored(&app, &github, &id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
     let (app, github, id) = synced(|account| {
         for number in 1..=80 {
