@@ -180,16 +180,13 @@ pub struct Service {
     pub quota: QuotaTable,
 }
 
-/// Gmail refuses more than about ten calls at a time for one mailbox (429 "too many concurrent requests
-/// for user"): <https://developers.google.com/workspace/gmail/api/guides/handle-errors>
-pub const MAX_FETCH_CONCURRENCY: usize = 10;
-
 /// How sync runs are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sync {
     /// Runs that one worker executes at the same time.
     pub max_concurrent_runs: usize,
-    /// Messages of one mailbox that are fetched at the same time, up to [`MAX_FETCH_CONCURRENCY`].
+    /// Messages of one mailbox that are fetched at the same time, up to
+    /// [`MAX_FETCH_CONCURRENCY`](crate::domain::MAX_FETCH_CONCURRENCY).
     pub fetch_concurrency: usize,
     /// Failures of the worker after which a run is parked.
     pub max_attempts: u32,

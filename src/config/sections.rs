@@ -13,13 +13,13 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, Database, Events, LogFormat, MAX_FETCH_CONCURRENCY, Queue, QueueKind, Secrets,
-    SecretsKind, Service, Sync, Telemetry,
+    Config, Database, Events, LogFormat, Queue, QueueKind, Secrets, SecretsKind, Service, Sync,
+    Telemetry,
     http::http,
     reader::{Noted, Reader},
 };
 use crate::{
-    domain::{QuotaTable, ServiceName, address::is_loopback},
+    domain::{MAX_FETCH_CONCURRENCY, QuotaTable, ServiceName, address::is_loopback},
     providers,
 };
 

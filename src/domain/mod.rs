@@ -20,5 +20,5 @@ pub mod time;
 pub use clock::{Clock, SystemClock};
 pub use credential::CredentialType;
 pub use ids::{EntityId, EventId, IntegrationId, RecordId, RunId};
-pub use quota::QuotaTable;
+pub use quota::{MAX_FETCH_CONCURRENCY, QuotaTable};
 pub use service::ServiceName;

@@ -2,6 +2,11 @@
 
 use std::str::FromStr;
 
+/// Most items of one account that are fetched at the same time. Gmail refuses more than about ten calls at a
+/// time for one mailbox (429 "too many concurrent requests for user"):
+/// <https://developers.google.com/workspace/gmail/api/guides/handle-errors>.
+pub const MAX_FETCH_CONCURRENCY: usize = 10;
+
 /// What each Gmail method costs, and what one user of one project may spend in a minute.
 ///
 /// Source: <https://developers.google.com/workspace/gmail/api/reference/quota>, the table of

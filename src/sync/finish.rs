@@ -62,8 +62,8 @@ pub(super) async fn finished(active: &mut Active<'_>) -> Result<Option<Ended>, D
         )
     } else if active.partial == Some(UNCONFIRMED) {
         let detail = "a full listing lacks more of the stored records than may be erased without \
-                      confirmation; nothing was erased: sync again to confirm by a second \
-                      listing, or let the operator sync with confirm_mass_deletion";
+                      confirmation; those that no earlier listing lacked stay: sync again to confirm \
+                      by a second listing, or let the operator sync with confirm_mass_deletion";
         (
             RunStatus::Partial,
             Some(run_error(UNCONFIRMED, detail.to_owned())),
@@ -312,7 +312,7 @@ async fn conclude(
 async fn requeue(active: Active<'_>, wait: Duration, attempts: i32) -> Result<Ended, DbError> {
     let engine = active.engine;
     let now = engine.clock.now();
-    let available_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
+    let available_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::days(1));
     let tx = engine.db.begin().await?;
     sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
     let units = active.quota_units();

@@ -20,10 +20,9 @@ use super::{
     runner::{Active, Stop},
 };
 use crate::{
-    config::MAX_FETCH_CONCURRENCY,
-    connectors::{Change, Connector, Cursor, Fetched, Normalized, Page, RawItem, Stream},
+    connectors::{Change, Connector, Cursor, Fetched, Normalized, OUTAGE, Page, RawItem, Stream},
     db::{DbError, gap, raw_data},
-    domain::{IntegrationId, clock::Stopwatch, sync::SkipReason},
+    domain::{IntegrationId, MAX_FETCH_CONCURRENCY, clock::Stopwatch, sync::SkipReason},
     metrics::{Metrics, Step},
 };
 
@@ -42,12 +41,12 @@ const UNDERSTOOD_TOGETHER: usize = 16;
 /// Bytes of items that are in memory between being fetched and being written.
 const BYTES_AHEAD: usize = 8 * 1024 * 1024;
 /// Units booked ahead at each save, as items: between two saves a batch is fetched and what waits for it
-/// grows by as much as it can hold: what is in flight, an item that waits to be taken and those before
-/// it, what is being understood, what is ready, and the rest of what the batch was filled from. A process
-/// that is killed has spent no more, calls tried again apart, and its successor must not be refused for
-/// it.
+/// grows by as much as it can hold: what is in flight, failures that are answered with the next success, an
+/// item that waits to be taken and those before it, what is being understood, what is ready, and the rest
+/// of what the batch was filled from. A process that is killed has spent no more, calls tried again
+/// apart, and its successor must not be refused for it.
 const RESERVED_ITEMS: usize =
-    BATCH_ITEMS + MAX_FETCH_CONCURRENCY + 1 + FETCHED_AHEAD + 3 * UNDERSTOOD_TOGETHER;
+    BATCH_ITEMS + MAX_FETCH_CONCURRENCY + OUTAGE + 1 + FETCHED_AHEAD + 3 * UNDERSTOOD_TOGETHER;
 
 /// Where a stream goes on.
 #[derive(Clone)]

@@ -21,10 +21,10 @@ use crate::{
 
 const KILLS: usize = 50;
 const MESSAGES: u64 = 2_000;
-/// A batch of 100 that is complete and not committed, what waits to be understood (32), is being
-/// understood (16), is understood (16), and what is in flight (8), with some room for the batch to
-/// be completed by 16 at a time.
-const COST_OF_A_KILL: usize = 100 + 16 + 32 + 16 + 16 + 8;
+/// A batch of 100 that is complete and not committed and the rest of what it was filled from (16), what is
+/// understood (16), is being understood (16), waits for that (32) or for room there (1), and what is in
+/// flight (8).
+const COST_OF_A_KILL: usize = 100 + 16 + 16 + 16 + 32 + 1 + 8;
 
 /// From `NUCLEUS_SEED`, or another each time; printed, so that a failure can be had again.
 #[expect(

@@ -153,7 +153,7 @@ async fn a_restart_in_the_middle_does_not_overspend() {
         assert!(!refusals(&app).contains(&true), "killed after {served}");
         // A kill costs at most what was fetched and not yet written.
         let gets = app.calls(Method::MessagesGet);
-        assert!(gets <= 700 + 191, "{gets} gets, killed after {served}");
+        assert!(gets <= 700 + 189, "{gets} gets, killed after {served}");
         app.assert_matches_ledger(&id).await;
     }
 }

@@ -1,4 +1,5 @@
-//! The governor: one account's quota, kept so that the service never has to refuse.
+//! The governor: the quota of the account behind one integration, kept so that the service never has to
+//! refuse. Two entities that connect one account each keep all of it, and may be refused.
 //!
 //! It counts units before a call is made, waits instead of being refused, lowers its rate when it is
 //! refused all the same, and remembers the last minute across a restart. It knows no service and

@@ -115,14 +115,16 @@ async fn a_large_import_that_is_killed_five_times_brings_every_message_once() {
     let started = Instant::now();
     let mut peaks = Vec::new();
     for kill in 0..KILLS {
+        let stored = "SELECT count(*) FROM raw_data";
+        let before = number(&world, stored).await;
         let mut child = start(&world, &server, &id, messages);
-        // Somewhere in the sixth that comes next, and in whatever it is doing then.
-        let sixth = messages / (KILLS + 1);
-        let until = (kill * sixth + random.random_range(0..sixth.max(1))) as i64;
+        // Somewhere in the part that comes next, but not before it has brought something, and in whatever it
+        // is doing then. The last part is for the import that ends.
+        let part = messages / (KILLS + 2);
+        let drawn = (kill * part + random.random_range(0..part.max(1))) as i64;
+        let until = drawn.max(before + 1);
         let patience = PATIENCE * 20;
-        let reached = happens(patience, async || {
-            number(&world, "SELECT count(*) FROM raw_data").await >= until
-        });
+        let reached = happens(patience, async || number(&world, stored).await >= until);
         assert!(reached.await, "{}", child.stderr());
         moment(Duration::from_millis(random.random_range(0..100))).await;
         peaks.push(child.peak_memory_kib());
