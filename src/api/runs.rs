@@ -62,8 +62,8 @@ pub(super) struct Requested {
 
 /// Ask for a sync
 ///
-/// A queued run is answered as it is; a running one makes another pass when it is done, and a running
-/// import is followed by a sync of its own. An integration in the status `error` may sync.
+/// A queued run is answered as it is; a running one makes another pass when it is done. A running import,
+/// and a sync that is being cancelled, are followed by a sync of its own. An integration in the status `error` may sync.
 #[utoipa::path(post, path = "/integrations/{id}/sync", operation_id = "sync_integration",
     tag = "Runs",
     params(("id" = IntegrationId, Path, description = "The integration's id.")),
@@ -149,8 +149,8 @@ pub(super) async fn get(
 
 /// Cancel a run
 ///
-/// A queued run ends at once, a running one after the batch that it is writing. What it stored
-/// stays, and the next run goes on from there.
+/// A queued run ends at once, a running one after the batch that it is writing, and without the other pass
+/// that it was asked for. What it stored stays, and the next run goes on from there.
 #[utoipa::path(post, path = "/runs/{id}/cancel", operation_id = "cancel_run", tag = "Runs",
     params(("id" = RunId, Path, description = "The run's id.")),
     request_body = NoFields,

@@ -19,6 +19,7 @@ pub mod former_integration;
 pub mod gap;
 pub mod grant;
 pub mod idempotency_key;
+pub mod import_run;
 pub mod imported;
 pub mod inspection;
 pub mod integration;

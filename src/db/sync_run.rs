@@ -143,8 +143,9 @@ pub async fn active(tx: &Tx, integration: IntegrationId) -> Result<Option<Run>, 
     row.map(Row::into_run).transpose()
 }
 
-/// Asks a running run for one more pass after it; and passes the operator's confirmation on. A run
-/// that has ended meanwhile is [`DbError::NotFound`]: what was asked for needs a new run.
+/// Asks a running run for one more pass after it, and one that is to end for a run that follows it; and
+/// passes the operator's confirmation on. A run that has ended meanwhile is [`DbError::NotFound`]: what
+/// was asked for needs a new run.
 pub async fn ask_again(
     tx: &Tx,
     id: RunId,
@@ -153,7 +154,8 @@ pub async fn ask_again(
 ) -> Result<(), DbError> {
     let asked = Sql::new(
         "UPDATE sync_runs SET
-            again_at = CASE WHEN status = 'running' THEN $2 ELSE again_at END,
+            again_at = CASE WHEN status = 'running' OR cancel_requested THEN $2
+                ELSE again_at END,
             confirm_mass_deletion = (confirm_mass_deletion OR $3)
          WHERE id = $1 AND status IN ('queued', 'running')",
         [id.into(), now.into(), confirm_mass_deletion.into()],
@@ -221,7 +223,7 @@ pub struct Claim {
 }
 
 #[derive(FromQueryResult)]
-struct ClaimRow {
+pub(super) struct ClaimRow {
     id: RunId,
     integration_id: IntegrationId,
     entity_id: EntityId,
@@ -234,7 +236,7 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
-    fn into_claim(self) -> Result<Claim, DbError> {
+    pub(super) fn into_claim(self) -> Result<Claim, DbError> {
         Ok(Claim {
             run_id: self.id,
             integration_id: self.integration_id,
@@ -247,48 +249,6 @@ impl ClaimRow {
             traceparent: self.traceparent,
         })
     }
-}
-
-/// Adds an import that this process carries out from now on: it has the file. If the integration has
-/// an active run it is a [`DbError::Conflict`], and the transaction may go on: it sees that run now.
-pub async fn begin_import(
-    tx: &Tx,
-    run: &NewRun,
-    owner: WorkerId,
-    now: DateTime<Utc>,
-) -> Result<Claim, DbError> {
-    let clock = now_ms(&tx.inner);
-    let row: Option<ClaimRow> = Sql::new(
-        "INSERT INTO sync_runs (id, integration_id, entity_id, service_name, kind, triggered_by,
-            mode, status, counts, requested_at, started_at, fence, attempts, lease_owner,
-            lease_until) VALUES (",
-        [],
-    )
-    .list([
-        Value::from(run.id),
-        run.integration_id.into(),
-        run.entity_id.into(),
-        run.service_name.clone().into(),
-        RunKind::Import.as_str().into(),
-        run.trigger.as_str().into(),
-        run.mode.as_str().into(),
-        RunStatus::Running.as_str().into(),
-        serde_json::json!(Counts::default()).into(),
-        run.requested_at.into(),
-        now.into(),
-        1_i64.into(),
-        1_i32.into(),
-        owner.into(),
-    ])
-    .push(&format!(
-        ", {clock} + {LEASE_MS})
-         ON CONFLICT (integration_id) WHERE status IN ('queued', 'running') DO NOTHING
-         RETURNING id, integration_id, entity_id, fence, attempts, counts, quota_units, mode,
-            traceparent"
-    ))
-    .one(&tx.inner)
-    .await?;
-    row.ok_or(DbError::Conflict)?.into_claim()
 }
 
 /// Takes the run, if it is queued or its holder is silent past its lease. An import is nobody's but
@@ -324,7 +284,7 @@ pub async fn claim(
 pub struct Held {
     /// Somebody wants the run to end.
     pub cancel_requested: bool,
-    /// Another pass is wanted.
+    /// Another pass is wanted; of a run that is to end, another run.
     pub again_at: Option<DateTime<Utc>>,
     /// The operator agreed that many records may be erased.
     pub confirm_mass_deletion: bool,
@@ -477,8 +437,9 @@ pub async fn requeue(
     .map(drop)
 }
 
-/// Asks for the end of a run. A queued one ends at once; a running one by its holder. Gives the
-/// status it had.
+/// Asks for the end of a run. A queued one ends at once; a running one by its holder. What a sync was
+/// asked for until now ends with it; the sync that is to follow an import does not. Gives the status it
+/// had.
 pub async fn cancel(
     tx: &Tx,
     scope: Scope,
@@ -488,6 +449,8 @@ pub async fn cancel(
     // One statement, because a worker may claim the run between a look and a write.
     let status: Option<String> = Sql::new(
         "UPDATE sync_runs SET cancel_requested = true,
+            again_at = CASE WHEN kind = 'sync' THEN NULL ELSE again_at END,
+            confirm_mass_deletion = (confirm_mass_deletion AND kind = 'import'),
             status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
             finished_at = CASE WHEN status = 'queued' THEN $2 ELSE finished_at END
          WHERE id = $1 AND status IN ('queued', 'running')",
@@ -531,33 +494,6 @@ pub async fn free_abandoned(tx: &Tx, all: bool) -> Result<Vec<Abandoned>, DbErro
              RETURNING id, integration_id, traceparent"
         ),
         [all.into()],
-    )
-    .all(&tx.inner)
-    .await
-}
-
-/// An import whose process is gone.
-#[derive(Debug, FromQueryResult)]
-pub struct Interrupted {
-    /// The run.
-    pub id: RunId,
-    /// Of which integration.
-    pub integration_id: IntegrationId,
-    /// A sync was asked for meanwhile.
-    pub again_at: Option<DateTime<Utc>>,
-    /// And the operator agreed that many records may be erased by it.
-    pub confirm_mass_deletion: bool,
-}
-
-/// Imports whose lease is over. Nobody else has their file, so they cannot go on.
-pub async fn interrupted_imports(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
-    let clock = now_ms(&tx.inner);
-    Sql::new(
-        format!(
-            "SELECT id, integration_id, again_at, confirm_mass_deletion FROM sync_runs
-             WHERE status = 'running' AND kind = 'import' AND lease_until < {clock}"
-        ),
-        [],
     )
     .all(&tx.inner)
     .await

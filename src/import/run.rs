@@ -24,7 +24,7 @@ use crate::{
     db::{
         DbError,
         audit_log::{self, Act},
-        imported, integration,
+        import_run, imported, integration,
         integration::Integration,
         outbox, raw_data,
         sync_cursor::{self, FilePosition},
@@ -193,7 +193,7 @@ async fn begin(import: &Import<'_>, found: &Integration) -> Result<Claim, Import
             confirm_mass_deletion: false,
             traceparent: None,
         };
-        match sync_run::begin_import(&tx, &new, WorkerId::new(), engine.clock.now()).await {
+        match import_run::begin(&tx, &new, WorkerId::new(), engine.clock.now()).await {
             Ok(claim) => {
                 let target = run.to_string();
                 let act = Act::done(found.entity_id, Action::ImportBegin, &target);
@@ -470,7 +470,7 @@ impl Active<'_> {
         let ended = sync_run::finish(&tx, run, status, 0, error.as_ref(), now).await?;
         if held.again_at.is_some() {
             let confirm = held.confirm_mass_deletion;
-            sync::follow_import(&tx, self.context.integration, confirm, now).await?;
+            sync::follow(&tx, self.context.integration, confirm, now).await?;
         }
         fail_point!("import.end");
         tx.commit().await?;

@@ -8,7 +8,7 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Engine, SyncSettings,
+    Engine, SyncSettings, follow,
     resync::UNCONFIRMED,
     runner::{Active, Ended, Stop},
     wake_up,
@@ -23,7 +23,7 @@ use crate::{
         outbox, quota_window,
         standing::{self, RunResult},
         sync_run,
-        sync_run::Claim,
+        sync_run::{Claim, Held},
     },
     domain::{
         EventId, errors,
@@ -95,7 +95,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
         Stop::Cancelled => {
             let engine = active.engine;
             let tx = engine.db.begin().await?;
-            sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+            let held = sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
             save_spending(&active, &tx).await?;
             let (units, now) = (active.quota_units(), engine.clock.now());
             let ended = sync_run::finish(
@@ -107,6 +107,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
                 now,
             )
             .await?;
+            follow_cancelled(&tx, &active.claim, &held, now).await?;
             tx.commit().await?;
             count(engine, ended);
             tracing::info!("the run was cancelled");
@@ -179,13 +180,13 @@ fn run_error(code: &str, detail: String) -> RunError {
 }
 
 async fn fail(
-    active: Active<'_>,
+    mut active: Active<'_>,
     error: RunError,
     status: Option<IntegrationStatus>,
 ) -> Result<Ended, DbError> {
     fail_point!("standing.judged");
     let tx = active.engine.db.begin().await?;
-    sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
+    active.held = sync_run::fence(&tx, active.claim.run_id, active.claim.fence).await?;
     if status.is_some() && !standing::has_same_credentials(&tx, &active.integration).await? {
         drop(tx);
         // What was said of the credentials before says nothing of those that the owner has given since.
@@ -215,6 +216,7 @@ async fn end(
         now: active.engine.clock.now(),
     };
     let ended = conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
+    follow_cancelled(&tx, &active.claim, &active.held, conclusion.now).await?;
     save_spending(active, &tx).await?;
     fail_point!("run.end");
     tx.commit().await?;
@@ -238,6 +240,19 @@ async fn end(
         ),
     }
     Ok(Ended::Finished(status))
+}
+
+/// The run has ended. What was asked for after it was cancelled is another run's to do.
+async fn follow_cancelled(
+    tx: &Tx,
+    claim: &Claim,
+    held: &Held,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    if held.cancel_requested && held.again_at.is_some() {
+        follow(tx, claim.integration_id, held.confirm_mass_deletion, now).await?;
+    }
+    Ok(())
 }
 
 /// A run ended, and that is committed.
@@ -408,8 +423,9 @@ pub(super) async fn park(engine: &Engine, claim: &Claim) -> Result<Ended, DbErro
         redriven_run_id: None,
     };
     let tx = engine.db.begin().await?;
-    sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+    let held = sync_run::fence(&tx, claim.run_id, claim.fence).await?;
     let ended = conclude(&tx, claim, &found, &conclusion).await?;
+    follow_cancelled(&tx, claim, &held, conclusion.now).await?;
     dead_letter::insert(&tx, &letter).await?;
     tx.commit().await?;
     count(engine, ended);

@@ -14,7 +14,7 @@ use crate::{
     db::{
         Db, DbError, Tx,
         audit_log::{self, Act},
-        integration,
+        import_run, integration,
         integration::Integration,
         outbox, sync_cursor, sync_run,
     },
@@ -113,7 +113,7 @@ pub struct Request {
 }
 
 /// Asks for a sync of an integration that `scope` may see. If one is queued it is that one; if one
-/// is running it will make another pass. That many records may be erased is written down as agreed.
+/// is running it will make another pass, or, where it is to end, be followed by another. That many records may be erased is written down as agreed.
 pub async fn request(
     db: &Db,
     clock: &dyn Clock,
@@ -189,7 +189,7 @@ pub async fn request_in(
 /// how many. Imports whose process is gone have failed.
 pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<usize, DbError> {
     let tx = db.begin().await?;
-    for import in sync_run::interrupted_imports(&tx).await? {
+    for import in import_run::interrupted(&tx).await? {
         let error = RunError {
             code: IMPORT_INTERRUPTED.to_owned(),
             detail: "the process that imported is gone; the same command goes on where it stopped"
@@ -199,7 +199,7 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
         let ended = sync_run::finish(&tx, import.id, failed, 0, Some(&error), now).await?;
         if ended.is_some() && import.again_at.is_some() {
             let confirm = import.confirm_mass_deletion;
-            follow_import(&tx, import.integration_id, confirm, now).await?;
+            follow(&tx, import.integration_id, confirm, now).await?;
         }
     }
     outbox::free_abandoned(&tx, all).await?;
@@ -214,8 +214,9 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
     Ok(runs.len())
 }
 
-/// Asks for the sync that was asked for while an import was under way, which has ended just now.
-pub(crate) async fn follow_import(
+/// Asks for the sync that was asked for during a run that has ended just now without it: an import, or a
+/// sync that was cancelled before.
+pub(crate) async fn follow(
     tx: &Tx,
     id: IntegrationId,
     confirm_mass_deletion: bool,

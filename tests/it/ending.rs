@@ -161,6 +161,30 @@ async fn a_cancellation_outlives_the_worker_it_was_meant_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sync_asked_for_while_a_cancelled_run_waits_for_a_worker_follows_it() {
+    let mut app = Setting::new(small_mailbox(30)).start().await;
+    let id = app.connect().await;
+    let run = app.request_sync(&id).await;
+    app.google.hold(Method::MessagesGet);
+    let cancelling = async {
+        app.google.wait_for_held(Method::MessagesGet, 1).await;
+        app.post(&format!("/runs/{run}/cancel"), json!({})).await;
+    };
+    tokio::select! {
+        () = app.drain() => {}
+        () = cancelling => {}
+    }
+    app.google.release(Method::MessagesGet);
+    app.restart().await;
+    assert_eq!(app.request_sync(&id).await, run);
+    app.drain().await;
+    let runs = app.all(&format!("/integrations/{id}/runs")).await;
+    let statuses: Vec<_> = runs.iter().map(|run| &run["status"]).collect();
+    assert_eq!(statuses, ["success", "cancelled"]);
+    app.assert_matches_ledger(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_run_is_a_chain_of_short_ones() {
     // 15 gets a minute: the mailbox takes 20 minutes, within one page.
     let app = Setting::new(small_mailbox(300))

@@ -205,6 +205,35 @@ async fn a_running_run_ends_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sync_asked_for_before_a_cancellation_ends_with_the_run_and_one_after_it_follows() {
+    for asked_after in [false, true] {
+        let app = Setting::new(generate::mailbox(300, 4)).start().await;
+        let id = app.connect().await;
+        let run = app.request_sync(&id).await;
+        app.google.hold(Method::MessagesGet);
+        let meanwhile = async {
+            app.google.wait_for_held(Method::MessagesGet, 1).await;
+            assert_eq!(request(&app, &id).await["run_id"], run);
+            assert_eq!(cancel(&app, &run).await.0, 202);
+            if asked_after {
+                assert_eq!(request(&app, &id).await["run_id"], run);
+            }
+            app.google.release(Method::MessagesGet);
+        };
+        futures_util::join!(app.drain(), meanwhile);
+        let runs = app.all(&format!("/integrations/{id}/runs")).await;
+        let statuses: Vec<_> = runs.iter().map(|run| &run["status"]).collect();
+        match asked_after {
+            true => {
+                assert_eq!(statuses, ["success", "cancelled"]);
+                app.assert_matches_ledger(&id).await;
+            }
+            false => assert_eq!(statuses, ["cancelled"]),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_to_sync_says_nothing_but_what_it_may() {
     let app = start().await;
     let id = app.connect().await;

@@ -2,8 +2,8 @@
 
 use nucleus::{
     db::{
-        Db, DbError, Slicing, integration,
-        sync_run::{self, LEASE_MS, WorkerId},
+        Db, DbError, Slicing, import_run, integration,
+        sync_run::{self, Claim, LEASE_MS, WorkerId},
     },
     domain::{
         RunId,
@@ -260,6 +260,57 @@ async fn a_queued_run_is_cancelled_at_once_and_a_running_one_by_its_holder() {
 
         assert!(matches!(cancel(RunId::new()).await, Err(DbError::NotFound)));
         assert!(sync_run::cancel_requested(db, RunId::new()).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_ends_what_was_asked_before_it_and_nothing_later() {
+    both(async |test| {
+        let db = &test.db;
+        let row = connect_gmail(db).await;
+        let ask = async |run, at| {
+            let tx = db.begin().await.unwrap();
+            sync_run::ask_again(&tx, run, at, true).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let cancel = async |run| {
+            let tx = db.begin().await.unwrap();
+            let status = sync_run::cancel(&tx, Scope::Operator, run, at(2)).await;
+            tx.commit().await.unwrap();
+            assert_eq!(status.unwrap(), "running");
+        };
+        let held = async |claim: &Claim| {
+            let held = sync_run::renew(db, claim.run_id, claim.fence).await;
+            let held = held.unwrap();
+            (held.again_at, held.confirm_mass_deletion)
+        };
+        let run = add_run(db, &row).await;
+        let claimed = claim(db, run).await.unwrap();
+        ask(run, at(3)).await;
+        cancel(run).await;
+        assert_eq!(held(&claimed).await, (None, false));
+        ask(run, at(4)).await;
+        assert_eq!(held(&claimed).await, (Some(at(4)), true));
+        cancel(run).await;
+        assert_eq!(held(&claimed).await, (None, false));
+        let tx = db.begin().await.unwrap();
+        sync_run::requeue(&tx, run, None, None).await.unwrap();
+        tx.commit().await.unwrap();
+        ask(run, at(5)).await;
+        let next = claim(db, run).await.unwrap();
+        assert_eq!(held(&next).await, (Some(at(5)), true));
+        finish(db, run, RunStatus::Cancelled).await;
+
+        // The sync that waits for an import is not the import's.
+        let tx = db.begin().await.unwrap();
+        let importing = import_run::begin(&tx, &new_run(&row), WorkerId::new(), at(1))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        ask(importing.run_id, at(6)).await;
+        cancel(importing.run_id).await;
+        assert_eq!(held(&importing).await, (Some(at(6)), true));
     })
     .await;
 }
