@@ -307,6 +307,15 @@ pub async fn fence(tx: &Tx, run: RunId, fence: i64) -> Result<Held, DbError> {
     .ok_or(DbError::Fenced)
 }
 
+/// Whether the run went to another worker, was ended by somebody else, or is gone. One that its holder has
+/// ended or put back has its number still.
+pub async fn is_lost(db: &Db, run: RunId, fence: i64) -> Result<bool, DbError> {
+    let now: Option<i64> = Sql::new("SELECT fence FROM sync_runs WHERE id = $1", [run.into()])
+        .optional(db.reader())
+        .await?;
+    Ok(now != Some(fence))
+}
+
 /// Renews the lease in a transaction of its own.
 pub async fn renew(db: &Db, run: RunId, fence_number: i64) -> Result<Held, DbError> {
     let tx = db.begin().await?;

@@ -30,6 +30,12 @@ async fn finish(db: &Db, run: RunId, status: RunStatus) {
     tx.commit().await.unwrap();
 }
 
+/// Who ended a run or put it back did not lose it, although the lease is over.
+async fn assert_not_lost(db: &Db, claim: &Claim) {
+    let lost = sync_run::is_lost(db, claim.run_id, claim.fence).await;
+    assert!(!lost.unwrap());
+}
+
 #[tokio::test]
 async fn an_integration_has_one_active_run() {
     both(async |test| {
@@ -148,6 +154,9 @@ async fn a_run_is_claimed_renewed_and_finished_by_its_fence() {
             matches!(late, Err(DbError::Fenced)),
             "a finished run is nobody's"
         );
+        drop(tx);
+        assert_not_lost(db, &claimed).await;
+        let tx = db.begin().await.unwrap();
         sync_run::finish(&tx, run, RunStatus::Success, 0, None, at(9))
             .await
             .unwrap();
@@ -177,6 +186,7 @@ async fn who_was_silent_past_the_lease_can_write_nothing() {
             .started_at;
         assert_eq!(started, Some(at(1)), "it started when it was first taken");
 
+        assert!(sync_run::is_lost(db, run, stale.fence).await.unwrap());
         let refused = sync_run::renew(db, run, stale.fence).await;
         assert!(matches!(refused, Err(DbError::Fenced)), "{refused:?}");
         let tx = db.begin().await.unwrap();
@@ -207,6 +217,7 @@ async fn a_run_put_back_is_claimed_again_and_counts_its_failures() {
             assert_eq!(run_status(db, run).await, "queued");
             let late = sync_run::renew(db, run, claimed.fence).await;
             assert!(matches!(late, Err(DbError::Fenced)), "{late:?}");
+            assert_not_lost(db, &claimed).await;
         }
         let claimed = claim(db, run).await.unwrap();
         assert_eq!(
