@@ -56,8 +56,10 @@ const BODIES_KIB: usize = 64 * 1024;
 const NOTE_USE_AFTER: TimeDelta = TimeDelta::minutes(1);
 /// In the data folder: held by the one `up` there may be.
 const LOCK_FILE: &str = "nucleus.lock";
-/// [`is_data_dir_locked`] has the lock for less than this.
+/// [`is_data_dir_locked`] has the lock for less than this,
 const LOOK_AT_LOCK: Duration = Duration::from_millis(200);
+/// unless the machine has much else to do: so often it is tried again.
+const MORE_TRIES_AT_LOCK: usize = 4;
 /// In the data folder: the vault.
 const VAULT_FOLDER: &str = "vault";
 /// In the data folder: the vault's key, where none is configured.
@@ -350,7 +352,10 @@ pub async fn lock_data_dir(data_dir: &Path, clock: &dyn Clock) -> anyhow::Result
     let path = data_dir.join(LOCK_FILE);
     let file = File::create(&path).with_context(|| not_writable(data_dir))?;
     let mut locked = file.try_lock();
-    if matches!(locked, Err(TryLockError::WouldBlock)) {
+    for _ in 0..MORE_TRIES_AT_LOCK {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
         // Whoever looks at the lock has it for a moment.
         clock.sleep(LOOK_AT_LOCK).await;
         locked = file.try_lock();
