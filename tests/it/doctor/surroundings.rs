@@ -10,7 +10,6 @@ use nucleus::demo::{Match, Method};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use super::{Found, world};
 use crate::doubles::serve;
@@ -37,11 +36,12 @@ async fn a_service_that_refuses_the_client_or_does_not_answer_is_named() {
     let found = Found::in_world(&world).await;
     found.assert("client", "fail", &["CLIENT_SECRET"]);
 
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", closed.local_addr().unwrap());
-    drop(closed);
-    world.set("NUCLEUS_SERVICES__GMAIL__TOKEN_URL", format!("{url}/token"));
-    world.set("NUCLEUS_SERVICES__GMAIL__API_URL", url);
+    let nobody = "http://127.0.0.1:9";
+    world.set(
+        "NUCLEUS_SERVICES__GMAIL__TOKEN_URL",
+        format!("{nobody}/token"),
+    );
+    world.set("NUCLEUS_SERVICES__GMAIL__API_URL", nobody);
     let found = Found::in_world(&world).await;
     let refused = "Connection refused";
     found.assert("token_endpoint", "fail", &[refused, "GMAIL__TOKEN_URL"]);
