@@ -347,6 +347,10 @@ impl Child {
             both.contains(text) || self.process.try_wait().unwrap().is_some()
         })
         .await;
+        if self.has_ended() {
+            // Which waits for the last of what it printed.
+            self.exit(PATIENCE).await;
+        }
         let (stdout, stderr) = (self.stdout(), self.stderr());
         let found = stdout.contains(text) || stderr.contains(text);
         assert!(said && found, "never said {text:?}: {stdout}{stderr}");
