@@ -2,6 +2,8 @@
 
 use std::{future::Future, time::Duration};
 
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
 /// Nothing here takes that long, even on a machine with much else to do: what does most is the Pub/Sub emulator,
 /// which goes on for up to a minute to hand messages to readers that were killed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -18,6 +20,16 @@ pub async fn happens(within: Duration, mut look: impl AsyncFnMut() -> bool) -> b
         }
     };
     tokio::time::timeout(within, looks).await.is_ok()
+}
+
+/// Waits until a server has read the head of a request that expects `100-continue`, and asks for its body.
+pub async fn is_asked_for_the_body(socket: &mut TcpStream) {
+    const ASKS: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut read = [0; ASKS.len()];
+    in_time(PATIENCE, socket.read_exact(&mut read))
+        .await
+        .unwrap();
+    assert_eq!(read, ASKS);
 }
 
 /// Lets another process go on for so long, because the moment is what a test is about.
