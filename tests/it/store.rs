@@ -22,7 +22,7 @@ mod weather;
 use chrono::{DateTime, Utc};
 use nucleus::{
     db::{
-        Db, Slicing, entity,
+        Db, Limits, Slicing, entity,
         integration::{self, Integration},
         raw_data, sync_run,
     },
@@ -33,6 +33,8 @@ use nucleus::{
     },
 };
 use serde_json::json;
+
+use crate::child::PATIENCE;
 
 /// Text that quoting, encoding or collation could spoil.
 const AWKWARD: &str = "O'Brien \"q\" \\ $1 ? % _ \u{1f9ec} é e\u{301} ß 漢字 \u{202e}\t\n;--";
@@ -48,6 +50,16 @@ fn first(limit: u64) -> Slicing {
 
 fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
+}
+
+/// So many connections for a crowd, whose last one is waited for as long as the machine takes.
+fn patient(max_connections: u32) -> Limits {
+    Limits {
+        acquire_timeout: PATIENCE,
+        lock_timeout: PATIENCE,
+        statement_timeout: PATIENCE,
+        ..Limits::of(max_connections)
+    }
 }
 
 async fn add_entity(db: &Db, name: &str) -> EntityId {

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use nucleus::{
-    db::{Db, Limits, integration::Integration, outbox},
+    db::{Db, integration::Integration, outbox},
     domain::{RunId, event::DnaAnalysisRequested, sync::Scope},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -17,7 +17,7 @@ use tokio::task::yield_now;
 
 use super::{
     super::{child::moment, db::both},
-    at, changed, connect_gmail,
+    at, changed, connect_gmail, patient,
 };
 
 const WRITERS: u64 = 64;
@@ -31,7 +31,7 @@ async fn a_reader_that_follows_positions_misses_nothing_and_sees_nothing_rolled_
     println!("{SEED}={seed}");
     both(async |test| {
         let row = connect_gmail(&test.db).await;
-        let pool = Db::connect(&test.url, Limits::of(40)).await.unwrap();
+        let pool = Db::connect(&test.url, patient(40)).await.unwrap();
         let running = AtomicUsize::new(WRITERS as usize);
         let read = async || {
             let mut seen = Vec::new();
