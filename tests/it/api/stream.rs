@@ -178,7 +178,11 @@ async fn a_run_that_is_removed_ends_its_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_end_ends_a_stream() {
-    let app = Setting::new(generate::mailbox(8, 1)).start().await;
+    let grace = Duration::from_secs(60);
+    let app = Setting::new(generate::mailbox(8, 1))
+        .deadlines(|deadlines| deadlines.grace = grace)
+        .start()
+        .await;
     let id = app.connect().await;
     let run = app.request_sync(&id).await;
     let mut stream = Stream::open(&app, &run).await.unwrap();
@@ -186,7 +190,7 @@ async fn the_servers_end_ends_a_stream() {
     app.shutdown.cancel();
     assert_eq!(stream.event().await, None);
     app.app.tasks.close();
-    in_time(Duration::from_secs(3), app.app.tasks.wait()).await;
+    in_time(grace / 2, app.app.tasks.wait()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,16 +256,16 @@ async fn no_entity_takes_the_streams_of_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_stream_is_kept_alive_past_every_deadline() {
-    let second = Duration::from_secs(1);
+    let deadline = Duration::from_secs(3);
     let comment = Duration::from_millis(500);
     let app = Setting::new(Mailbox::new(OWNER, 1))
         .deadlines(|deadlines| {
             *deadlines = Deadlines {
-                head: second,
-                body: second,
-                answer: second,
-                rest: second,
-                stall: second,
+                head: deadline,
+                body: deadline,
+                answer: deadline,
+                rest: deadline,
+                stall: deadline,
                 comment,
                 ..*deadlines
             }
@@ -270,17 +274,17 @@ async fn a_quiet_stream_is_kept_alive_past_every_deadline() {
         .await;
     let id = app.connect().await;
     let run = app.request_sync(&id).await;
+    let begin = app.real_time();
     let mut stream = Stream::open(&app, &run).await.unwrap();
     assert_eq!(stream.event().await.unwrap().0, "progress");
-    let begin = app.real_time();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let block = stream.block().await.unwrap();
         assert_eq!(block, ": still here");
     }
     let waited = app.real_time() - begin;
     assert!(
-        (2 * second..7 * second).contains(&waited),
-        "five comments in {waited:?}"
+        (deadline..10 * deadline).contains(&waited),
+        "eight comments in {waited:?}"
     );
     app.drain().await;
     assert_eq!(stream.last().await, "done");
