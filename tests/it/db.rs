@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Where the PostgreSQL server is; its role must be allowed to make databases and roles.
 const POSTGRES_URL: &str = "NUCLEUS_TEST_POSTGRES_URL";
+/// The server gives connections five seconds to end before it refuses to remove a database; tried so often.
+const TRIES_AT_REMOVAL: usize = 5;
 /// Connections of a test's own pool. The server allows 100 in all, by default.
 pub const CONNECTIONS: u32 = 8;
 
@@ -142,9 +144,15 @@ impl Drop for PostgresDatabase {
                 let conn = Database::connect(ConnectOptions::new(server().as_str()))
                     .await
                     .unwrap();
-                conn.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)"))
-                    .await
-                    .unwrap();
+                let remove = format!("DROP DATABASE {name} WITH (FORCE)");
+                let mut removed = conn.execute_unprepared(&remove).await;
+                for _ in 1..TRIES_AT_REMOVAL {
+                    if removed.is_ok() {
+                        break;
+                    }
+                    removed = conn.execute_unprepared(&remove).await;
+                }
+                removed.unwrap();
             });
         });
         if dropping.join().is_err() && !std::thread::panicking() {

@@ -198,8 +198,10 @@ async fn connections_that_are_removed_at_once_leave_nothing() {
             .unwrap();
     }
     let paths: Vec<String> = ids.iter().map(|id| format!("/integrations/{id}")).collect();
-    let removing = paths.iter().map(|path| app.send("DELETE", path, None));
-    for (status, removed) in join_all(removing).await {
+    // Eight at a time, which one Secret Manager of the tests keeps up with.
+    let removing = stream::iter(&paths).map(|path| app.send("DELETE", path, None));
+    let answers: Vec<_> = removing.buffer_unordered(8).collect().await;
+    for (status, removed) in answers {
         assert_eq!(status, 200, "{removed}");
         assert_eq!(removed["revoked"], true, "{removed}");
     }

@@ -18,7 +18,11 @@ use axum::{
 use serde_json::Value;
 use url::Url;
 
-use crate::{browser::Browser, doubles::serve};
+use crate::{
+    browser::Browser,
+    child::{PATIENCE, happens},
+    doubles::serve,
+};
 
 /// Payloads on one page.
 const BATCH: usize = 100;
@@ -231,8 +235,9 @@ async fn the_watch_sees_what_runs_loads_and_leaves() {
         assert_eq!(found.requested[0].path(), "/planted.png", "{found:?}");
     }
     let refresh = pages.add("<meta http-equiv=refresh content='0;url=/page/0'>".to_owned());
-    browser.leave(browser.open(&refresh)).await;
-    assert!(browser.url().await.as_str().ends_with("/page/0"));
+    browser.open(&refresh).await;
+    let left = async || browser.url().await.path() == "/page/0";
+    assert!(happens(PATIENCE, left).await, "{}", browser.url().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

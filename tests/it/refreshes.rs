@@ -143,7 +143,7 @@ async fn an_endpoint_that_takes_its_time_is_left_after_ten_seconds() {
         let begin = app.real_time();
         assert_passes(&app, &server, failure, 1).await;
         let seconds = (app.real_time() - begin).as_secs();
-        assert!((10..25).contains(&seconds), "{failure:?}: {seconds} s");
+        assert!((10..60).contains(&seconds), "{failure:?}: {seconds} s");
     }))
     .await;
 }

@@ -74,7 +74,11 @@ async fn what_is_queued_and_told_is_what_the_schemas_say() {
     app.drain().await;
     assert_eq!(assert_sync_requests(&app).await, 0);
     let events = app.all("/events").await;
-    assert_eq!(events.len(), 1);
+    // One, or two where the machine stood still for a while.
+    let records = events
+        .iter()
+        .map(|event| event["data"]["records"].as_array().unwrap().len());
+    assert_eq!(records.sum::<usize>(), 3);
     let mut event = events[0].clone();
     assert_event(&event);
     event["data"]["records"][0]["subject"] = json!("content has no place here");

@@ -116,7 +116,7 @@ async fn events_are_printed_as_they_come_and_a_signal_ends_it_where_it_goes_on()
         let news = server.api.all("/events").await.pop().unwrap();
         tail.says(news["id"].as_str().unwrap()).await;
         tail.signal(signal);
-        let status = tail.exit(Duration::from_secs(5)).await;
+        let status = tail.exit(Duration::from_secs(10)).await;
         let finished = tail.finished(status);
         assert_eq!(finished.code, Some(0), "{finished:?}");
         told.extend(events(&finished.stdout));

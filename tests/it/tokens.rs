@@ -241,7 +241,8 @@ async fn rotated_refresh_tokens_are_stored_and_old_versions_destroyed() {
         app.google.expire_access_tokens();
     }
     // The right to refresh is given back after a rotation, so that the next one need not wait.
-    assert!((app.real_time() - begin).as_secs() < 20);
+    // One that is not costs ten seconds each time.
+    assert!((app.real_time() - begin).as_secs() < 45);
     // What is stored is what holds: another process goes on with it.
     let mut app = app;
     app.restart().await;
