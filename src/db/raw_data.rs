@@ -314,6 +314,10 @@ const NOT_LISTED: &str = "FROM raw_data r
        AND NOT EXISTS (SELECT 1 FROM sync_listing l
                        WHERE l.run_id = $2 AND l.external_id = r.external_id AND l.seen)";
 
+/// And that no listing of an earlier run showed either: what one run lists twice, in the middle of one
+/// disturbance perhaps, agrees with itself.
+const CONFIRMED: &str = "AND r.missing_since <= (SELECT requested_at FROM sync_runs WHERE id = $2)";
+
 /// What a finished listing leaves over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
 pub struct Missing {
@@ -321,7 +325,7 @@ pub struct Missing {
     pub stored: i64,
     /// Those of them that the listing did not show.
     pub missing: i64,
-    /// Those of the missing that an earlier listing did not show either.
+    /// Those of the missing that a listing of an earlier run did not show either.
     pub confirmed: i64,
 }
 
@@ -339,7 +343,7 @@ pub async fn count_missing(
                  WHERE integration_id = $1 AND data_type = $3 AND deleted_at IS NULL
                    AND imported = false) AS stored,
                 (SELECT count(*) {NOT_LISTED}) AS missing,
-                (SELECT count(*) {NOT_LISTED} AND r.missing_since IS NOT NULL) AS confirmed"
+                (SELECT count(*) {NOT_LISTED} {CONFIRMED}) AS confirmed"
         ),
         [integration.into(), run.into(), data_type.into()],
     )
@@ -348,8 +352,8 @@ pub async fn count_missing(
     .ok_or(DbError::NotFound)
 }
 
-/// Up to `limit` rows of `data_type` that the listing of `run` did not show; only those that an earlier
-/// one did not show either, if `confirmed_only`.
+/// Up to `limit` rows of `data_type` that the listing of `run` did not show; only those that
+/// an earlier run's did not show either, if `confirmed_only`.
 pub async fn missing(
     tx: &Tx,
     integration: IntegrationId,
@@ -359,7 +363,7 @@ pub async fn missing(
     limit: u64,
 ) -> Result<Vec<(String, Stored)>, DbError> {
     let condition = match confirmed_only {
-        true => "AND r.missing_since IS NOT NULL",
+        true => CONFIRMED,
         false => "",
     };
     let rows: Vec<StoredRow> = Sql::new(
@@ -380,14 +384,11 @@ pub async fn missing(
     Ok(rows.into_iter().map(StoredRow::into_stored).collect())
 }
 
-/// Remembers which rows of `data_type` the listing of `run` did not show, and forgets it of those it
-/// did.
-pub async fn mark_missing(
+/// Forgets of the rows that the listing of `run` did show that an earlier one did not.
+pub async fn forget_missing(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
-    data_type: &str,
-    now: DateTime<Utc>,
 ) -> Result<(), DbError> {
     Sql::new(
         "UPDATE raw_data SET missing_since = NULL
@@ -398,7 +399,18 @@ pub async fn mark_missing(
         [integration.into(), run.into()],
     )
     .execute(&tx.inner)
-    .await?;
+    .await
+    .map(drop)
+}
+
+/// Remembers which rows of `data_type` the listing of `run` did not show.
+pub async fn mark_missing(
+    tx: &Tx,
+    integration: IntegrationId,
+    run: RunId,
+    data_type: &str,
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
     Sql::new(
         format!(
             "UPDATE raw_data SET missing_since = coalesce(missing_since, $4)

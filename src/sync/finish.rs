@@ -107,7 +107,7 @@ pub(super) async fn stopped(active: Active<'_>, stop: Stop) -> Result<Ended, DbE
                 now,
             )
             .await?;
-            follow_cancelled(&tx, &active.claim, &held, now).await?;
+            follow_if_asked(&tx, &active.claim, &held, now).await?;
             tx.commit().await?;
             count(engine, ended);
             tracing::info!("the run was cancelled");
@@ -215,8 +215,7 @@ async fn end(
         has_connector: true,
         now: active.engine.clock.now(),
     };
-    let ended = conclude(&tx, &active.claim, &active.integration, &conclusion).await?;
-    follow_cancelled(&tx, &active.claim, &active.held, conclusion.now).await?;
+    let ended = conclude(&tx, &active.claim, &active.held, &conclusion).await?;
     save_spending(active, &tx).await?;
     fail_point!("run.end");
     tx.commit().await?;
@@ -242,14 +241,14 @@ async fn end(
     Ok(Ended::Finished(status))
 }
 
-/// The run has ended. What was asked for after it was cancelled is another run's to do.
-async fn follow_cancelled(
+/// The run has ended. What was asked for since and it has not done is another run's to do.
+async fn follow_if_asked(
     tx: &Tx,
     claim: &Claim,
     held: &Held,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
-    if held.cancel_requested && held.again_at.is_some() {
+    if held.again_at.is_some() {
         follow(tx, claim.integration_id, held.confirm_mass_deletion, now).await?;
     }
     Ok(())
@@ -280,11 +279,12 @@ struct Conclusion {
     now: DateTime<Utc>,
 }
 
-/// Ends the run and leaves its result on the integration; gives what is counted after the commit.
+/// Ends the run, leaves its result on the integration, as it stands now and not as it stood when the run
+/// began, and asks for the run that follows; gives what is counted after the commit.
 async fn conclude(
     tx: &Tx,
     claim: &Claim,
-    found: &Integration,
+    held: &Held,
     conclusion: &Conclusion,
 ) -> Result<Option<EndedRun>, DbError> {
     let Conclusion {
@@ -304,6 +304,7 @@ async fn conclude(
         *now,
     )
     .await?;
+    let found = integration::find_in(tx, Scope::Operator, claim.integration_id).await?;
     let failures = if *status == RunStatus::Failed {
         found.sync_failures + 1
     } else {
@@ -320,6 +321,7 @@ async fn conclude(
         now: *now,
     };
     standing::set_run_result(tx, claim.integration_id, result).await?;
+    follow_if_asked(tx, claim, held, *now).await?;
     Ok(ended)
 }
 
@@ -424,8 +426,7 @@ pub(super) async fn park(engine: &Engine, claim: &Claim) -> Result<Ended, DbErro
     };
     let tx = engine.db.begin().await?;
     let held = sync_run::fence(&tx, claim.run_id, claim.fence).await?;
-    let ended = conclude(&tx, claim, &found, &conclusion).await?;
-    follow_cancelled(&tx, claim, &held, conclusion.now).await?;
+    let ended = conclude(&tx, claim, &held, &conclusion).await?;
     dead_letter::insert(&tx, &letter).await?;
     tx.commit().await?;
     count(engine, ended);
@@ -450,8 +451,8 @@ pub(super) async fn without_connector(
         ..failure(engine, claim, run_error("no_connector", detail))
     };
     let tx = engine.db.begin().await?;
-    sync_run::fence(&tx, claim.run_id, claim.fence).await?;
-    let ended = conclude(&tx, claim, found, &conclusion).await?;
+    let held = sync_run::fence(&tx, claim.run_id, claim.fence).await?;
+    let ended = conclude(&tx, claim, &held, &conclusion).await?;
     tx.commit().await?;
     count(engine, ended);
     Ok(Ended::Finished(RunStatus::Failed))

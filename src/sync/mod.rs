@@ -21,7 +21,10 @@ use crate::{
     domain::{
         Clock, IntegrationId, RunId, ServiceName,
         audit::Action,
-        sync::{IntegrationStatus, Mode, Run, RunError, RunStatus, Scope, SyncRequested, Trigger},
+        sync::{
+            IntegrationStatus, Mode, Run, RunError, RunKind, RunStatus, Scope, SyncRequested,
+            Trigger,
+        },
     },
     metrics::Metrics,
     oauth::tokens::TokenService,
@@ -112,8 +115,9 @@ pub struct Request {
     pub confirm_mass_deletion: bool,
 }
 
-/// Asks for a sync of an integration that `scope` may see. If one is queued it is that one; if one
-/// is running it will make another pass, or, where it is to end, be followed by another. That many records may be erased is written down as agreed.
+/// Asks for a sync of an integration that `scope` may see. If one is queued it is that one; if one is
+/// running it will make another pass, unless the schedule asks, or, where it ends without, be followed by
+/// another. That many records may be erased is written down as agreed.
 pub async fn request(
     db: &Db,
     clock: &dyn Clock,
@@ -163,6 +167,11 @@ pub async fn request_in(
     };
     loop {
         if let Some(active) = sync_run::active(tx, id).await? {
+            // What the schedule wants is under way. Asked for another pass each time, a sync that takes longer
+            // than its interval would never end.
+            if request.trigger == Trigger::Schedule && active.kind == RunKind::Sync.as_str() {
+                return Ok(active);
+            }
             let confirm = request.confirm_mass_deletion;
             match sync_run::ask_again(tx, active.run_id, now, confirm).await {
                 Ok(()) => return Ok(active),
@@ -215,7 +224,7 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
 }
 
 /// Asks for the sync that was asked for during a run that has ended just now without it: an import, or a
-/// sync that was cancelled before.
+/// sync that failed or was cancelled.
 pub(crate) async fn follow(
     tx: &Tx,
     id: IntegrationId,

@@ -84,6 +84,9 @@ pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
         if gaps.is_empty() {
             return Ok(());
         }
+        if let Some(stop) = active.interrupted() {
+            return Err(stop);
+        }
         if answers.is_none() {
             answers = Some(outage::service_answers(active).await?);
         }
@@ -91,8 +94,11 @@ pub(super) async fn retry_gaps(active: &mut Active<'_>) -> Result<(), Stop> {
             tracing::info!("the service gives nothing; what failed before is tried later");
             return Ok(());
         }
+        let ids = || gaps.iter().map(|gap| gap.external_id.clone());
         let work = Work {
-            fetch: gaps.into_iter().map(|gap| gap.external_id).collect(),
+            fetch: ids().collect(),
+            // That one is stored says nothing: it may be stored as it was before it changed.
+            stored: ids().collect(),
             ..Work::default()
         };
         carry_out(active, work, None).await?;

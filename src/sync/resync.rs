@@ -52,6 +52,7 @@ pub(super) async fn complete(
     pages::take_without_cursor(active, page).await?;
     let tx = begin(active).await?;
     let (integration, run) = (active.claim.integration_id, active.claim.run_id);
+    raw_data::forget_missing(&tx, integration, run).await?;
     let missing = raw_data::count_missing(&tx, integration, run, stream.data_type).await?;
     tx.commit().await?;
     let confirmed = active.held.confirm_mass_deletion;
@@ -106,6 +107,15 @@ pub(super) async fn complete(
     }
     pages::move_cursor(active, Some(Next { stream, cursor })).await?;
     Ok(true)
+}
+
+/// Takes the last page of a listing that says itself that it does not show everything: nothing is gone for
+/// it, but what it showed is there.
+pub(super) async fn end_without_conclusion(active: &mut Active<'_>) -> Result<(), Stop> {
+    let tx = begin(active).await?;
+    raw_data::forget_missing(&tx, active.claim.integration_id, active.claim.run_id).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// Which of the rows that a listing lacks are erased.

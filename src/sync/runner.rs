@@ -19,7 +19,7 @@ use crate::{
     db::{
         DbError, Tx, former_integration, imported, integration,
         integration::{Integration, Named},
-        outbox, quota_window, raw_data,
+        outbox, quota_window, raw_data, standing,
         sync_cursor::{self, SyncCursor},
         sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
@@ -258,8 +258,12 @@ impl Active<'_> {
         if !self.integration.status()?.may_sync() {
             return Err(Stop::Cancelled);
         }
-        // With other credentials than before, nothing is asked before it is known whose they are.
-        let mut account = match self.integration.account_verified {
+        let streams = self.streams().await?;
+        // With other credentials than before, nothing is asked before it is known whose they are; nor where
+        // a stream begins, because the account may bring records that an earlier connection of it left, of
+        // which all that follows has to know.
+        let is_known = self.integration.account_verified;
+        let mut account = match is_known && streams.iter().all(|(_, saved)| saved.is_some()) {
             true => None,
             false => Some(self.account().await?),
         };
@@ -268,7 +272,8 @@ impl Active<'_> {
         labels::name(self).await?;
         pages::retry_gaps(self).await?;
         let mut failed = None;
-        for (stream, saved) in self.streams().await? {
+        let mut others_got_somewhere = false;
+        for (stream, saved) in streams {
             let progressed = std::mem::take(&mut self.progressed);
             let followed = self.follow(stream, saved, &mut account).await;
             match followed {
@@ -276,9 +281,16 @@ impl Active<'_> {
                     tracing::warn!(stream = stream.name, error = %error, "a stream cannot be followed");
                     failed.get_or_insert((error, self.progressed));
                 }
-                // There is no time left for the others; what failed is told.
-                Err(Stop::HandOver) if failed.is_some() => break,
-                other => other?,
+                // There was no time for the others; what failed is told. Where there was, they go on before.
+                Err(Stop::HandOver)
+                    if failed.is_some() && !others_got_somewhere && !self.progressed =>
+                {
+                    break;
+                }
+                other => {
+                    others_got_somewhere |= self.progressed;
+                    other?;
+                }
             }
             self.progressed |= progressed;
         }
@@ -364,7 +376,11 @@ impl Active<'_> {
                     return Ok(());
                 }
             } else {
+                let ends = !more && (listing.is_some() || page.inventory_begins);
                 pages::take(self, stream, page).await?;
+                if ends {
+                    resync::end_without_conclusion(self).await?;
+                }
             }
             cursor = next;
             if !more {
@@ -452,6 +468,13 @@ impl Active<'_> {
         loop {
             let tx = self.engine.db.begin().await?;
             sync_run::fence(&tx, self.claim.run_id, self.claim.fence).await?;
+            if !standing::has_same_credentials(&tx, &self.integration).await? {
+                drop(tx);
+                tracing::info!(
+                    "the credentials were replaced; the run begins again with the new ones"
+                );
+                return Err(Stop::HandOver);
+            }
             let formers = former_integration::of_account(&tx, &self.integration, id).await?;
             let Some(&former) = formers.first() else {
                 integration::set_account(&tx, self.integration.id, Named { id, name }, now).await?;

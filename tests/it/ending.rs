@@ -3,7 +3,11 @@
 
 use std::collections::HashSet;
 
-use nucleus::{demo::Method, worker};
+use chrono::TimeDelta;
+use nucleus::{
+    demo::{Fault, Match, Method},
+    worker,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -182,6 +186,75 @@ async fn a_sync_asked_for_while_a_cancelled_run_waits_for_a_worker_follows_it() 
     let statuses: Vec<_> = runs.iter().map(|run| &run["status"]).collect();
     assert_eq!(statuses, ["success", "cancelled"]);
     app.assert_matches_ledger(&id).await;
+}
+
+/// A run whose list of messages is held while `meanwhile` happens, and then answered.
+async fn with_a_run_held(app: &TestApp, id: &str, meanwhile: impl AsyncFnOnce()) -> String {
+    let run = app.request_sync(id).await;
+    app.google.hold(Method::MessagesList);
+    let held = async {
+        app.google.wait_for_held(Method::MessagesList, 1).await;
+        meanwhile().await;
+        app.google.release(Method::MessagesList);
+    };
+    tokio::join!(app.drain(), held);
+    run
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_asked_for_during_a_run_that_fails_follows_it() {
+    let app = Setting::new(small_mailbox(30)).start().await;
+    let id = app.connect().await;
+    let refused = Fault::status(403, "insufficientPermissions");
+    app.google
+        .inject(Match::method(Method::MessagesList), refused);
+    let run = with_a_run_held(&app, &id, async || {
+        app.request_sync(&id).await;
+    })
+    .await;
+    let run = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(run["status"], "failed", "{run}");
+    let runs = app.all(&format!("/integrations/{id}/runs")).await;
+    let statuses: Vec<_> = runs.iter().map(|run| &run["status"]).collect();
+    assert_eq!(statuses, ["success", "failed"]);
+    app.assert_matches_ledger(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_takes_longer_than_its_interval_ends() {
+    let app = Setting::new(small_mailbox(30)).start().await;
+    let entity = app.entity().await;
+    let id = app
+        .connect_for(&entity, json!({"interval_minutes": 1}))
+        .await;
+    let run = with_a_run_held(&app, &id, async || {
+        for _ in 0..2 {
+            app.clock.advance(TimeDelta::minutes(2));
+            assert_eq!(app.tick().await.requested, 1);
+        }
+    })
+    .await;
+    let run = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(run["status"], "success", "{run}");
+    assert_eq!(app.calls(Method::HistoryList), 1, "one pass was enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_given_during_a_run_count_from_its_end() {
+    let app = Setting::new(small_mailbox(30)).start().await;
+    let entity = app.entity().await;
+    let id = app
+        .connect_for(&entity, json!({"interval_minutes": 10_080}))
+        .await;
+    with_a_run_held(&app, &id, async || {
+        let body = json!({"sync_settings": {"interval_minutes": 5}});
+        let path = format!("/integrations/{id}");
+        assert_eq!(app.send("PATCH", &path, Some(body)).await.0, 200);
+    })
+    .await;
+    let next = app.integration(&id).await["next_sync_at"].clone();
+    let next: chrono::DateTime<chrono::Utc> = next.as_str().unwrap().parse().unwrap();
+    assert!(next - app.app.now() <= TimeDelta::minutes(6), "{next}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,38 @@ async fn an_item_that_lacks_what_github_promises_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fails_leaves_the_others_the_time_they_take() {
+    let (app, github) = with_github(|account| {
+        for name in ["one", "two", "three", "four"] {
+            account.add_repository(name, 2);
+        }
+    })
+    .await;
+    let id = connect_github(&app).await;
+    let url = "https://github.com/orgs/o/sso?authorization_request=A1";
+    let fields = vec![("x-github-sso", format!("required; url={url}"))];
+    let refused = Fault::Status(403, fields, "SAML");
+    github.inject("/issues", 0, usize::MAX, refused);
+    // Each history takes a worker as long as it may hold a run.
+    for name in ["one", "two", "three", "four"] {
+        let clock = app.clock.clone();
+        let list = format!("{name}/commits");
+        github.after(&list, move |_| clock.advance(TimeDelta::minutes(11)));
+    }
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["error"]["code"]),
+        (&json!("failed"), &json!("sso_required")),
+        "{run}"
+    );
+    let records = app.records(&id).await;
+    let commits = records
+        .iter()
+        .filter(|record| record["data_type"] == "github_commit");
+    assert_eq!(commits.count(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_fails_keeps_no_other_and_fails_the_run() {
     let (app, github, id) = synced(|account| {
         account.add_repository("one", 2);

@@ -248,6 +248,38 @@ async fn the_apis_copy_takes_over_the_row_of_a_plain_import() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_apis_copy_takes_over_what_an_earlier_connection_imported() {
+    on_both(generated, async |app, id| {
+        let wanted = app.ledger().len();
+        let test = async |id: &str| {
+            let tested = app
+                .post(&format!("/integrations/{id}/test"), json!({}))
+                .await;
+            assert_eq!(tested["is_valid"], true, "{tested}");
+        };
+        // Whose the account is, is known before the first sync.
+        test(id).await;
+        import_plain(app, id).await;
+        let entity = app.integration(id).await["entity_id"].clone();
+        let (status, _) = app
+            .send("DELETE", &format!("/integrations/{id}"), None)
+            .await;
+        assert!([200, 204].contains(&status), "{status}");
+        app.google.set_refresh_token("1//again");
+        let id = app.connect_for(entity.as_str().unwrap(), json!({})).await;
+        test(&id).await;
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (count(&run, "updated"), count(&run, "stored")),
+            (wanted, 0),
+            "{run}"
+        );
+        app.assert_matches_ledger(&id).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn takeouts_copy_takes_over_the_row_of_a_plain_import() {
     on_both(generated, async |app, id| {
         let wanted = app.ledger().len();

@@ -331,6 +331,35 @@ async fn a_policy_that_asks_for_a_new_login_is_an_expiry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credentials_replaced_while_their_account_is_asked_for_are_not_taken_for_known() {
+    let (app, id) = start(5).await;
+    let path = format!("/integrations/{id}");
+    let mut other = Mailbox::new("other@example.com", 9);
+    other.deliver(mail(1), &["INBOX"]);
+    app.sync(&id).await;
+    let before = app.records(&id).await;
+    // The run asks whose the account is, because it has to list anew.
+    app.google.with_mailbox(Mailbox::expire_history);
+    app.google.hold(Method::GetProfile);
+    app.request_sync(&id).await;
+    let replacing = async {
+        app.google.wait_for_held(Method::GetProfile, 1).await;
+        app.google.set_refresh_token("1//other");
+        let body = json!({"credentials": {"refresh_token": "1//other"}});
+        assert_eq!(app.send("PATCH", &path, Some(body)).await.0, 200);
+        // The answer is still of the account before; what is asked next is asked with the new token.
+        app.google.hold(Method::Token);
+        app.google.release(Method::GetProfile);
+        app.google.wait_for_held(Method::Token, 1).await;
+        app.google.with_mailbox(|mailbox| *mailbox = other);
+        app.google.release(Method::Token);
+    };
+    tokio::join!(app.drain(), replacing);
+    assert_eq!(app.integration(&id).await["status"], "error");
+    assert_eq!(app.records(&id).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_another_account_in_mid_run_mix_nothing_and_lose_nothing() {
     let app = Setting::new(small_mailbox(90))
         .options(|options| options.page_size_cap = Some(30))

@@ -244,6 +244,44 @@ async fn too_much_that_is_gone_at_once_is_told_before_it_is_erased() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_lists_twice_does_not_agree_with_itself() {
+    let (app, github, id) = synced(|account| {
+        for number in 1..=80 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    let clock = app.clock.clone();
+    github.after("/user/starred", move |_| {
+        clock.advance(TimeDelta::seconds(1))
+    });
+    github.with(|account| {
+        let ids: Vec<String> = account.ledger().into_keys().collect();
+        let stars = ids.iter().filter_map(|id| id.strip_prefix("star:"));
+        for id in stars.take(60) {
+            account.unstar(id.parse().unwrap());
+        }
+    });
+    // After the stars the run has to wait, and begins with the stars when it goes on.
+    let fields = vec![("retry-after", "3600".to_owned())];
+    let too_many = "You have exceeded a secondary rate limit";
+    github.inject("/gists", 0, 1, Fault::Status(429, fields, too_many));
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("partial"), &json!(0)),
+        "{run}"
+    );
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["counts"]["deleted"]),
+        (&json!("success"), &json!(60)),
+        "{run}"
+    );
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_without_the_items_of_an_organisation_shows_nothing_to_be_gone() {
     let (app, github, id) = synced(|account| {
         account.add_repository("mine", 0);
@@ -301,5 +339,36 @@ async fn a_gist_that_fails_is_a_gap_and_one_that_changed_is_fetched_again() {
         (&run["status"], &run["counts"]["stored"]),
         (&json!("success"), &json!(1))
     );
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_gists_that_go_on_failing_hold_up_nothing_else() {
+    let (app, github, id) = synced(|account| {
+        for _ in 0..6 {
+            account.add_gist();
+        }
+        account.add_repository("one", 1);
+    })
+    .await;
+    github.with(|account| {
+        let ledger = account.ledger();
+        for gist in ledger.keys().filter_map(|id| id.strip_prefix("gist:")) {
+            account.edit_gist(gist);
+        }
+    });
+    github.inject("/gists/", 0, usize::MAX, Fault::status(502));
+    for stars in 1..4 {
+        github.with(|account| account.like(&format!("a/{stars}")));
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["error"]["code"]),
+            (&json!("partial"), &json!("gaps_open")),
+            "{run}"
+        );
+        assert_eq!(run["counts"]["stored"], 1, "the star is had: {run}");
+    }
+    github.calm();
+    assert_eq!(app.sync(&id).await["status"], "success");
     assert_stored(&app, &github, &id).await;
 }
