@@ -7,7 +7,7 @@ use nucleus::{
     api,
     cli::{
         self,
-        audit::AuditCommand,
+        audit::{AuditCommand, NotCovered},
         dead_letter::DeadLetterCommand,
         demo::DemoArgs,
         doctor::DoctorArgs,
@@ -111,7 +111,11 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<ConfigErrors>() || error.is::<NotConfirmed>() => {
+        Err(error)
+            if error.is::<ConfigErrors>()
+                || error.is::<NotConfirmed>()
+                || error.is::<NotCovered>() =>
+        {
             cli::report(&error);
             ExitCode::from(USAGE)
         }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub use store::{AuditedStore, is_not_written};
-pub use verify::{Finding, Logged, LoggedHead, Verified, verify};
+pub use verify::{Finding, Logged, LoggedHead, Uncovered, Verified, verify};
 
 /// An act outside the database that is about to be done.
 pub struct Attempt<'a> {

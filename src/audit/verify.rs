@@ -2,7 +2,9 @@
 //! logged.
 //!
 //! Whoever can write to the database can make a whole chain anew, with its head. Only heads that were
-//! kept elsewhere, in the log, tell of that; and where they are missing, that they were kept from it.
+//! kept elsewhere, in the log, tell of that; and where they are missing although heads of that time are there,
+//! that they were kept from it. Where the log tells of no head at all, no scheduler may have run: that is
+//! no proof of anything, and said as what it is.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +39,7 @@ pub struct LoggedHead {
 pub struct Logged {
     /// Its heads.
     pub heads: Vec<LoggedHead>,
-    /// Until when it should tell of them.
+    /// Until when it tells of them, where a scheduler ran.
     pub until: DateTime<Utc>,
 }
 
@@ -50,6 +52,17 @@ pub struct Finding {
     pub position: i64,
     /// What is wrong with it.
     pub problem: &'static str,
+}
+
+/// The newest rows of a chain, of more than two hours ago, of which the log says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uncovered {
+    /// The entity's id, or `operator`.
+    pub chain: String,
+    /// The number of the first of them.
+    pub position: i64,
+    /// How many.
+    pub rows: u64,
 }
 
 /// What was looked at, and what was found.
@@ -66,6 +79,8 @@ pub struct Verified {
     pub newest_logged_head: Option<DateTime<Utc>>,
     /// What is not as it was written.
     pub findings: Vec<Finding>,
+    /// What the log says nothing of, neither good nor bad.
+    pub uncovered: Vec<Uncovered>,
 }
 
 /// Reads every chain, and compares it with what the log tells.
@@ -125,8 +140,12 @@ impl Verified {
         self.chains += 1;
         let logged_to = logged.iter().map(|logged| logged.head.position).max();
         let logged_at = logged.iter().filter_map(|logged| logged.at).max();
+        // Who logged the newest head had logged the others of its time.
+        let due = self.newest_logged_head.map(|at| at - LOGGED_WITHIN);
+        let old = until.map(|until| until - LOGGED_WITHIN);
         let mut first_row_at = None;
-        let mut first_uncovered = None;
+        let mut first_missed = None;
+        let mut uncovered: Option<Uncovered> = None;
         let mut kept: BTreeMap<i64, Vec<String>> = BTreeMap::new();
         for LoggedHead { head, .. } in logged {
             kept.entry(head.position).or_default().push(head.hash);
@@ -146,10 +165,17 @@ impl Verified {
             for row in rows {
                 self.row(&row, &end);
                 first_row_at = first_row_at.or(Some(row.at));
-                if row.position > logged_to.unwrap_or_default()
-                    && until.is_some_and(|until| row.at < until - LOGGED_WITHIN)
-                {
-                    first_uncovered = first_uncovered.or(Some(row.position));
+                if row.position > logged_to.unwrap_or_default() {
+                    if due.is_some_and(|due| row.at < due) {
+                        first_missed = first_missed.or(Some(row.position));
+                    } else if old.is_some_and(|old| row.at < old) {
+                        let first = || Uncovered {
+                            chain: chain.to_owned(),
+                            position: row.position,
+                            rows: 0,
+                        };
+                        uncovered.get_or_insert_with(first).rows += 1;
+                    }
                 }
                 for hash in kept.remove(&row.position).unwrap_or_default() {
                     if hash != row.hash {
@@ -172,16 +198,16 @@ impl Verified {
         for (position, _) in kept {
             self.find(chain, position, "the row of a logged head is missing");
         }
-        if let Some(position) = first_uncovered {
+        if let Some(position) = first_missed {
             self.find(
                 chain,
                 position,
-                "no head was logged since it was written, though one is logged each hour",
+                "no head was logged since it was written, though others were",
             );
         }
+        self.uncovered.extend(uncovered);
         // Rows that were made anew may have any time; the heads of other chains tell when theirs was due.
-        if let Some(newest) = self.newest_logged_head {
-            let due = newest - LOGGED_WITHIN;
+        if let Some(due) = due {
             let was_there = first_row_at.is_some_and(|at| at < due);
             if was_there && logged_at.is_none_or(|at| at < due) {
                 self.find(

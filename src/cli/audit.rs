@@ -20,7 +20,8 @@ use crate::{
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Read every chain of the audit log and say what is not as it was written; fails if anything is.
+    /// Read every chain of the audit log and say what is not as it was written. Exits with 1 if anything is,
+    /// with 2 if the log says nothing of older rows.
     Verify(VerifyArgs),
 }
 
@@ -33,6 +34,17 @@ pub struct VerifyArgs {
     /// Print what was found as one object of JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Of some rows the log tells neither that they are as they were written nor that they are not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing contradicts the audit log, but the log says nothing of {rows} rows: no head was logged in the two \
+     hours after they were written. Where no scheduler ran then, start `up` or run `nucleus tick`, and \
+     give its lines as well; where one ran, its lines are missing from the log"
+)]
+pub struct NotCovered {
+    rows: u64,
 }
 
 /// Does it.
@@ -63,9 +75,17 @@ pub async fn run(config: &Config, command: AuditCommand) -> anyhow::Result<()> {
     let unknown = audit_log::unknown_attempts(&db, SystemClock.now()).await?;
     db.close().await?;
     report(&verified, unknown, args.json)?;
-    match verified.findings.len() {
+    judge(&verified)
+}
+
+fn judge(verified: &Verified) -> anyhow::Result<()> {
+    let count = verified.findings.len();
+    if count > 0 {
+        bail!("the audit log is not as it was written: {count} findings");
+    }
+    match verified.uncovered.iter().map(|tail| tail.rows).sum() {
         0 => Ok(()),
-        count => bail!("the audit log is not as it was written: {count} findings"),
+        rows => Err(NotCovered { rows }.into()),
     }
 }
 
@@ -80,6 +100,12 @@ fn report(verified: &Verified, unknown: i64, json: bool) -> anyhow::Result<()> {
         say(&format!(
             "{}  row {}  {}",
             finding.chain, finding.position, finding.problem
+        ));
+    }
+    for tail in &verified.uncovered {
+        say(&format!(
+            "{}  row {}  the log says nothing of it and those after it, {} in all",
+            tail.chain, tail.position, tail.rows
         ));
     }
     let newest = verified.newest_logged_head.map_or(String::new(), |at| {
@@ -118,4 +144,40 @@ fn logged_head(value: &Value, outer: Option<DateTime<Utc>>) -> Option<LoggedHead
         return Some(LoggedHead { head, at });
     }
     members.values().find_map(|member| logged_head(member, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Finding, Uncovered};
+
+    #[test]
+    fn rows_that_the_log_says_nothing_of_are_neither_well_nor_a_finding() {
+        let mut verified = Verified::default();
+        judge(&verified).unwrap();
+        for rows in [2, 3] {
+            verified.uncovered.push(Uncovered {
+                chain: "operator".to_owned(),
+                position: 4,
+                rows,
+            });
+        }
+        let unknown = judge(&verified).unwrap_err();
+        assert!(unknown.is::<NotCovered>(), "{unknown}");
+        assert!(
+            unknown.to_string().contains("says nothing of 5 rows"),
+            "{unknown}"
+        );
+        verified.findings.push(Finding {
+            chain: "operator".to_owned(),
+            position: 2,
+            problem: "it was changed",
+        });
+        let changed = judge(&verified).unwrap_err();
+        assert!(!changed.is::<NotCovered>(), "{changed}");
+        assert!(
+            changed.to_string().contains("not as it was written"),
+            "{changed}"
+        );
+    }
 }

@@ -81,7 +81,8 @@ pub async fn run(config: &Config, command: ImportCommand) -> anyhow::Result<()> 
     let seconds = watch.seconds();
     let bytes = screen.bytes();
     let left = std::future::ready(());
-    roles::leave(Arc::clone(&app), tokio_util::task::TaskTracker::new(), left).await;
+    let tasks = tokio_util::task::TaskTracker::new();
+    roles::leave(Arc::clone(&app), tasks, left, std::future::ready(())).await;
     let run = ended?;
     if to.json {
         let summary = json!({"run": run, "seconds": seconds, "bytes": bytes});

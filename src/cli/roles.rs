@@ -1,6 +1,12 @@
 //! The roles of the program: everything in one process, or each by itself.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, ready},
+    io,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -44,7 +50,8 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     start_loops(&app, &shutdown, &tasks);
     say(&format!("nucleus listens on {address}"));
-    serve_and_leave(app, listener, shutdown, tasks).await
+    let last = scheduler::log_last_audit_heads(Arc::clone(&app));
+    serve_and_leave(app, listener, shutdown, tasks, last).await
 }
 
 /// Starts what a whole program does beside answering.
@@ -85,7 +92,7 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
         tasks.spawn(app.loops.watch("relay", relay));
     }
     say(&format!("nucleus listens on {address}"));
-    serve_and_leave(app, listener, shutdown, tasks).await
+    serve_and_leave(app, listener, shutdown, tasks, ready(())).await
 }
 
 /// A worker alone, with the sweep of abandoned runs, and with a relay where there is a broker.
@@ -104,7 +111,7 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
         tasks.spawn(relay::run(Arc::clone(&app), broker, shutdown.clone()));
     }
     shutdown.cancelled().await;
-    leave(app, tasks, std::future::ready(())).await;
+    leave(app, tasks, ready(()), ready(())).await;
     Ok(())
 }
 
@@ -165,6 +172,7 @@ async fn serve_and_leave(
     listener: TcpListener,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    last: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let deadlines = Deadlines::default();
     let server = api::serve(Arc::clone(&app), listener, deadlines, shutdown.clone());
@@ -179,17 +187,23 @@ async fn serve_and_leave(
             served = Some(server.await);
         }
     };
-    leave(app, tasks, rest).await;
+    leave(app, tasks, rest, last).await;
     served.unwrap_or(Ok(())).context("the server failed")
 }
 
-/// Waits for what is under way and for `rest`, as long as the grace lasts: a client that never ends
-/// its request must not keep the process.
-pub(super) async fn leave(app: Arc<App>, tasks: TaskTracker, rest: impl Future<Output = ()>) {
+/// Waits for what is under way and for `rest`, and then for `last`, as long as the grace lasts: a client that
+/// never ends its request must not keep the process.
+pub(super) async fn leave(
+    app: Arc<App>,
+    tasks: TaskTracker,
+    rest: impl Future<Output = ()>,
+    last: impl Future<Output = ()>,
+) {
     tasks.close();
     app.tasks.close();
     let done = async {
         tokio::join!(rest, tasks.wait(), app.tasks.wait());
+        last.await;
         if let Err(error) = app.save_totals().await {
             tracing::warn!(error = %error, "what was counted last is lost");
         }

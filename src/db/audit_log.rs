@@ -324,3 +324,17 @@ pub async fn take_unlogged(
     .all(&tx.inner)
     .await
 }
+
+/// Heads that have moved since they were logged; marks them as [`take_unlogged`] does.
+pub async fn take_moved(tx: &Tx, now: DateTime<Utc>) -> Result<Vec<Head>, DbError> {
+    Sql::new(
+        "UPDATE audit_heads SET logged_at = $1 WHERE chain IN
+            (SELECT head.chain FROM audit_heads head
+                JOIN audit_log last ON last.chain = head.chain AND last.position = head.position
+                WHERE head.logged_at IS NULL OR head.logged_at < last.at)
+         RETURNING chain, position, hash",
+        [now.into()],
+    )
+    .all(&tx.inner)
+    .await
+}

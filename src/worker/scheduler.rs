@@ -10,7 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     connect,
-    db::{DbError, audit_log, disconnection, idempotency_key, outbox, standing, sync_listing},
+    db::{
+        DbError,
+        audit_log::{self, Head},
+        disconnection, idempotency_key, outbox, standing, sync_listing,
+    },
     domain::{
         audit::{Interface, Origin},
         errors,
@@ -102,7 +106,30 @@ async fn log_audit_heads(app: &App) -> Result<u64, DbError> {
     let now = app.now();
     let tx = app.engine.db.begin().await?;
     let heads = audit_log::take_unlogged(&tx, now - LOG_HEADS_EVERY, now, HEADS).await?;
-    for head in &heads {
+    log_heads(&heads);
+    tx.commit().await?;
+    Ok(heads.len() as u64)
+}
+
+/// Logs the heads that have moved since they were logged: the last a program does that makes passes, so that
+/// the log says of all that it wrote.
+pub async fn log_last_audit_heads(app: Arc<App>) {
+    let logged = async {
+        while log_audit_heads(&app).await? == HEADS {}
+        let tx = app.engine.db.begin().await?;
+        log_heads(&audit_log::take_moved(&tx, app.now()).await?);
+        tx.commit().await
+    };
+    if let Err(error) = logged.await {
+        tracing::warn!(
+            error = errors::chain(&error),
+            "the last heads of the audit log were not logged"
+        );
+    }
+}
+
+fn log_heads(heads: &[Head]) {
+    for head in heads {
         tracing::info!(
             target: AUDIT_HEADS,
             {
@@ -113,8 +140,6 @@ async fn log_audit_heads(app: &App) -> Result<u64, DbError> {
             "the audit log has come so far"
         );
     }
-    tx.commit().await?;
-    Ok(heads.len() as u64)
 }
 
 async fn pass(app: &App) -> Result<Report, DbError> {

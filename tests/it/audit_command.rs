@@ -26,7 +26,11 @@ async fn what_was_changed_is_told_by_the_command_and_by_the_logged_heads() {
     world.run(&["key", "create", "--operator"]).await.ok();
     // Passes with housekeeping are a minute apart; one that is asked for is made at once.
     let tick = world.run(&["tick"]).await;
-    let log = format!("{}{}", server.stop().await.stderr, tick.stderr);
+    // What is written after it is logged when the program ends.
+    let late = server.api.entity().await;
+    let stopped = server.stop().await.stderr;
+    assert!(stopped.contains(&late), "{stopped}");
+    let log = format!("{stopped}{}", tick.stderr);
     assert_eq!(tick.code, Some(0), "{tick:?}");
     let file = world.folder.path().join("nucleus.log");
     std::fs::write(&file, &log).unwrap();

@@ -3,7 +3,7 @@
 //! The whole program runs in this process on embedded parts in a temporary folder, against a
 //! loopback stand-in for Google. The command itself is only a client of the API, as anybody is.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{future::ready, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -86,7 +86,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
         shutdown.cancelled().await;
     }
     shutdown.cancel();
-    roles::leave(app, tasks, std::future::ready(())).await;
+    roles::leave(app, tasks, ready(()), ready(())).await;
     google.shutdown().await;
     shown
 }

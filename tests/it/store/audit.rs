@@ -67,6 +67,46 @@ async fn many_writers_make_one_chain_and_a_rollback_leaves_no_gap() {
 }
 
 #[tokio::test]
+async fn a_head_that_has_moved_since_it_was_logged_is_given_once_more() {
+    both(async |test| {
+        let (one, other) = (EntityId::new(), EntityId::new());
+        let append = async |owner, time| {
+            let tx = test.db.begin().await.unwrap();
+            let act = Act::done(owner, Action::KeyCreate, "key");
+            audit_log::append(&tx, &act, time).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let moved = async |time| {
+            let tx = test.db.begin().await.unwrap();
+            let heads = audit_log::take_moved(&tx, time).await.unwrap();
+            tx.commit().await.unwrap();
+            let mut shown: Vec<_> = heads
+                .into_iter()
+                .map(|head| (head.chain, head.position))
+                .collect();
+            shown.sort();
+            shown
+        };
+        append(one, at(1)).await;
+        append(other, at(1)).await;
+        let tx = test.db.begin().await.unwrap();
+        let logged = audit_log::take_unlogged(&tx, at(0), at(2), 9).await;
+        tx.commit().await.unwrap();
+        assert_eq!(logged.unwrap().len(), 2);
+        assert_eq!(moved(at(3)).await, []);
+        append(one, at(4)).await;
+        append(one, at(5)).await;
+        assert_eq!(moved(at(6)).await, [(one.to_string(), 3)]);
+        assert_eq!(moved(at(7)).await, []);
+        // One that was never logged is as good.
+        let third = EntityId::new();
+        append(third, at(8)).await;
+        assert_eq!(moved(at(9)).await, [(third.to_string(), 1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_row_says_at_whose_word_it_was_done() {
     both(async |test| {
         let origin = Origin {

@@ -62,6 +62,10 @@ async fn each_head_is_logged_each_hour_and_one_that_is_kept_out_of_the_log_is_mi
     assert_eq!(of_others[0].head.chain, quiet);
     app.clock.advance(TimeDelta::minutes(61));
 
+    mark(&mut database, app.app.now()).await;
+    let later = take().await.heads;
+    assert_eq!(later.len(), 1);
+
     let find = async |heads: &[LoggedHead]| {
         let logged = Logged {
             heads: heads.to_vec(),
@@ -69,21 +73,62 @@ async fn each_head_is_logged_each_hour_and_one_that_is_kept_out_of_the_log_is_mi
         };
         let verified = audit::verify(db, Some(logged)).await.unwrap();
         let found = verified.findings.into_iter();
-        found
-            .map(|found| (found.chain, found.problem))
-            .collect::<Vec<_>>()
+        let found = found.map(|found| (found.chain, found.problem));
+        let uncovered = verified.uncovered.into_iter();
+        let uncovered = uncovered.map(|tail| (tail.chain, tail.position));
+        (found.collect::<Vec<_>>(), uncovered.collect::<Vec<_>>())
     };
-    let uncovered = "no head was logged since it was written, though one is logged each hour";
+    let missed = "no head was logged since it was written, though others were";
     let late = "its head was not logged when those of other chains were";
+    // Who logs nothing at all may not have run.
     let mut heads = begun.heads.clone();
-    assert_eq!(find(&heads).await, [(busy.clone(), uncovered)]);
+    let tail = vec![(busy.clone(), 2)];
+    assert_eq!(find(&heads).await, (vec![], tail.clone()));
     // Rows that are made anew are as young as one likes, but the others' heads go on.
     heads.extend(of_others);
-    let found = find(&heads).await;
-    assert_eq!(found, [(busy.clone(), uncovered), (busy.clone(), late)]);
+    assert_eq!(find(&heads).await, (vec![(busy.clone(), late)], tail));
+    heads.extend(later);
+    let both = vec![(busy.clone(), missed), (busy.clone(), late)];
+    assert_eq!(find(&heads).await, (both.clone(), vec![]));
     heads.retain(|logged| logged.head.chain == quiet);
-    let found = find(&heads).await;
-    assert_eq!(found, [(busy.clone(), uncovered), (busy.clone(), late)]);
+    assert_eq!(find(&heads).await, (both, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_off_is_not_accused_and_its_next_pass_answers_for_all() {
+    let app = start_embedded().await;
+    let entity = app.entity().await;
+    let db = &app.app.engine.db;
+    let take = async || {
+        let tx = db.begin().await.unwrap();
+        let heads = audit_log::take_unlogged(&tx, app.app.now(), app.app.now(), 9)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        log_of(heads, app.app.now()).heads
+    };
+    let mut heads = take().await;
+    app.clock.advance(TimeDelta::minutes(50));
+    app.connect_for(&entity, json!({})).await;
+    let find = async |heads: &[LoggedHead]| {
+        let logged = Logged {
+            heads: heads.to_vec(),
+            until: app.app.now(),
+        };
+        let verified = audit::verify(db, Some(logged)).await.unwrap();
+        assert_eq!(verified.findings, []);
+        verified.uncovered
+    };
+    assert_eq!(find(&heads).await, []);
+    app.clock.advance(TimeDelta::days(3));
+    let uncovered = find(&heads).await;
+    assert_eq!(uncovered.len(), 1);
+    assert_eq!((&uncovered[0].chain, uncovered[0].position), (&entity, 2));
+    assert!(uncovered[0].rows >= 2, "{uncovered:?}");
+    // A command writes something down while nothing else runs.
+    app.entity().await;
+    heads.extend(take().await);
+    assert_eq!(find(&heads).await, []);
 }
 
 /// One thing done to the tables, and where it is found.
