@@ -402,7 +402,7 @@ impl Server {
     /// Ends it as a service manager does.
     pub async fn stop(mut self) -> Finished {
         self.child.signal(Signal::SIGTERM);
-        let status = self.child.exit(Duration::from_secs(8)).await;
+        let status = self.child.exit(PATIENCE).await;
         let finished = self.child.finished(status);
         assert_eq!(finished.code, Some(0), "{finished:#?}");
         finished

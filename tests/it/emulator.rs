@@ -13,12 +13,12 @@ use nix::sys::signal::Signal;
 use nucleus::demo::{Mailbox, generate, mailbox};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpSocket;
 
 use crate::{
     browser::Browser,
     child::{Api, Child, PATIENCE, Server, World, happens},
     doubles::mail,
+    port::Port,
 };
 
 mod github;
@@ -34,23 +34,6 @@ const OWNER: &str = "owner@example.com";
 const TESTER: &str = "token-of-the-tester";
 /// More than a page of Gmail's lists.
 const MESSAGES: usize = 620;
-
-/// A port of 127.0.0.1 that is kept for the one who is told of it: no other program is given it, but
-/// a server that asks for just this one gets it.
-struct Port(TcpSocket);
-
-impl Port {
-    fn reserve() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self(socket)
-    }
-
-    fn number(&self) -> u16 {
-        self.0.local_addr().unwrap().port()
-    }
-}
 
 /// The running emulator.
 struct Emulator {

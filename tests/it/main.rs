@@ -41,6 +41,7 @@ mod network;
 mod outages;
 mod pages;
 mod papers;
+mod port;
 mod postgres;
 mod postgres_server;
 mod provider_trouble;

@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Command, Output},
 };
 
 use tempfile::TempDir;
+
+use crate::port::Port;
 
 /// What every such server has; a test adds its own lines.
 const CONFIGURATION: &str = "
@@ -20,6 +21,7 @@ const CONFIGURATION: &str = "
 /// A server that is running, but for where a test has stopped it. Dropping it ends it.
 pub struct PostgresServer {
     pub port: u16,
+    _port: Port,
     pub password: String,
     folder: TempDir,
 }
@@ -33,13 +35,14 @@ impl PostgresServer {
             .prefix("nucleus-pg.")
             .tempdir_in("/tmp")
             .unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Its own through every stop.
+        let port = Port::reserve();
         let server = Self {
-            port: free.local_addr().unwrap().port(),
+            port: port.number(),
+            _port: port,
             password: uuid::Uuid::now_v7().simple().to_string(),
             folder,
         };
-        drop(free);
         fs::write(server.file("password"), &server.password).unwrap();
         server.give_away();
         let password = server.file("password");

@@ -17,6 +17,7 @@ use crate::{
     broker::{Cloud, DnaEngine, Project},
     child::{Child, PATIENCE, Server, World, happens, in_time},
     doubles::small_mailbox,
+    takeover::GONE,
 };
 
 mod chaos;
@@ -36,10 +37,14 @@ pub async fn work(world: &World) -> Child {
     child
 }
 
-/// Ends a process as a service manager does, and fails unless it was gone in eight seconds.
-pub async fn end(mut child: Child) {
+/// Ends a process as a service manager does.
+pub async fn end(child: Child) {
+    end_within(PATIENCE, child).await;
+}
+
+async fn end_within(within: Duration, mut child: Child) {
     child.signal(nix::sys::signal::Signal::SIGTERM);
-    let status = child.exit(Duration::from_secs(8)).await;
+    let status = child.exit(within).await;
     assert_eq!(status.code(), Some(0), "{:#?}", child.finished(status));
 }
 
@@ -263,7 +268,7 @@ async fn a_worker_runs_no_more_syncs_than_it_may_and_hands_over_when_it_is_told_
     let running = "SELECT count(*) FROM sync_runs WHERE status = 'running'";
     assert_eq!(cloud.number(running).await, BOUND as i64);
     // The emulator gave the worker all of them, whatever it asked for.
-    end(first).await;
+    end_within(GONE, first).await;
     assert_eq!(cloud.number(running).await, 0, "nothing is left half-done");
     google.release(Method::GetProfile);
     let second = work(&cloud.world).await;

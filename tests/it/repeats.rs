@@ -53,11 +53,24 @@ fn made((status, body, _): &(u16, Value, bool)) -> (u16, Value) {
     (*status, body.clone())
 }
 
+/// Sends a request until it is answered: on a machine with much else to do the first may take longer than the
+/// others wait for it, and a database may be asked for more than it takes.
+async fn repeat(api: &Api, path: &str, body: &Value) -> (u16, Value, bool) {
+    loop {
+        let answer = api.post_under("the same", path, body).await.unwrap();
+        match (answer.0, answer.1["code"].as_str()) {
+            (409, Some("idempotency_in_flight")) | (503, Some("unavailable")) => {
+                moment(Duration::from_millis(50)).await;
+            }
+            _ => return answer,
+        }
+    }
+}
+
 /// Sends a request a hundred times at once, to both; gives the one answer.
 async fn a_hundred(both: [&Api; 2], path: &str, body: &Value) -> (u16, Value) {
-    let requests = (0..100).map(|number| both[number % 2].post_under("the same", path, body));
-    let answers: Vec<_> = join_all(requests).await.into_iter().flatten().collect();
-    assert_eq!(answers.len(), 100);
+    let requests = (0..100).map(|number| repeat(both[number % 2], path, body));
+    let answers: Vec<_> = join_all(requests).await;
     let first = made(&answers[0]);
     for answer in &answers {
         assert_eq!(made(answer), first, "{path}");

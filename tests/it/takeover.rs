@@ -16,6 +16,8 @@ use crate::{
     waiting::is_asked_for_the_body,
 };
 
+/// What is told to end is gone within this: Cloud Run and Docker kill after ten seconds.
+pub const GONE: Duration = Duration::from_secs(8);
 /// base64 of 32 bytes.
 pub const VAULT_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const DATABASE_URL: &str = "NUCLEUS_DATABASE__URL";
@@ -121,7 +123,7 @@ async fn stopped_past_its_lease(mut world: World) {
     // It is no worse for it: both go on to take work, and end when they are told to.
     for worker in [&mut stale, &mut second] {
         worker.signal(Signal::SIGTERM);
-        let status = worker.exit(Duration::from_secs(8)).await;
+        let status = worker.exit(PATIENCE).await;
         assert_eq!(status.code(), Some(0), "{}", worker.stderr());
     }
     server.stop().await;
@@ -219,7 +221,7 @@ async fn sigterm_finishes_the_batch_and_the_run_goes_on_at_the_next_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_silent_service_nor_a_silent_client_keeps_the_process() {
     let world = World::embedded(generate::bench_mailbox(40, 600)).await;
-    let server = world.listen("up").await;
+    let mut server = world.listen("up").await;
     let integration = server.api.connect(&world).await;
     let hang = Match::method(Method::MessagesGet);
     world.google.inject_times(hang, Fault::Hang, 8);
@@ -235,7 +237,9 @@ async fn neither_a_silent_service_nor_a_silent_client_keeps_the_process() {
     let _silent = TcpStream::connect(address).await.unwrap();
     // The server has to have seen them before it is told to end.
     server.api.get("/livez").await;
-    server.stop().await;
+    server.child.signal(Signal::SIGTERM);
+    let status = server.child.exit(GONE).await;
+    assert_eq!(status.code(), Some(0), "{}", server.child.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -276,6 +276,12 @@ async fn a_killed_import_fails_and_the_sync_that_waited_for_it_follows() {
     let (mut child, _input, run) = half(&world, &server, &id).await;
     assert_eq!(server.api.sync(&id).await, run, "the sync is to follow");
     child.kill().await;
+    let mut database = world.database().await;
+    // The lease lasts, however long the start takes.
+    sqlx::query("UPDATE sync_runs SET lease_until = 9999999999999 WHERE status = 'running'")
+        .execute(&mut database)
+        .await
+        .unwrap();
     // `up` starts anew: whatever workers held is freed, an import is left its lease.
     server.stop().await;
     let server = world.listen("up").await;
@@ -283,7 +289,6 @@ async fn a_killed_import_fails_and_the_sync_that_waited_for_it_follows() {
         server.api.get(&format!("/runs/{run}")).await["status"],
         "running"
     );
-    let mut database = world.database().await;
     sqlx::query("UPDATE sync_runs SET lease_until = 1 WHERE status = 'running'")
         .execute(&mut database)
         .await
