@@ -121,7 +121,7 @@ pub async fn look(db: &Db, keyed: &Keyed, now: DateTime<Utc>) -> Result<Standing
 }
 
 /// Takes a request that is [`Standing::Free`], for as long as the lease; `None` where another was
-/// faster.
+/// faster. What is answered then is kept for its full time, however old earlier attempts are.
 pub async fn claim(
     db: &Db,
     keyed: &Keyed,
@@ -153,7 +153,8 @@ pub async fn claim(
                 fingerprint, fence, lease_until, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, 1, {clock} + $7, $8)
              ON CONFLICT (caller, method, path, idempotency_key) DO UPDATE
-             SET fence = kept.fence + 1, lease_until = excluded.lease_until
+             SET fence = kept.fence + 1, lease_until = excluded.lease_until,
+                created_at = excluded.created_at
              WHERE kept.status IS NULL AND kept.lease_until <= {clock}
                 AND kept.fingerprint = excluded.fingerprint
              RETURNING id, fence"
@@ -236,7 +237,7 @@ pub async fn end_leases(db: &Db) -> Result<(), DbError> {
     tx.commit().await
 }
 
-/// Forgets requests that were made more than [`KEPT`] before `now`, at most `limit`; says how many.
+/// Forgets requests that were taken last more than [`KEPT`] before `now`, at most `limit`; says how many.
 pub async fn purge(db: &Db, now: DateTime<Utc>, limit: u64) -> Result<u64, DbError> {
     let tx = db.begin().await?;
     let deleted = Sql::new(

@@ -158,3 +158,24 @@ async fn a_freed_key_is_any_bodys_and_the_id_its_own_bodys() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_is_kept_for_its_time_however_late_the_attempt_that_had_it() {
+    both(async |test| {
+        let (db, one) = (&test.db, keyed("a"));
+        let first = claim(db, &one).await.unwrap();
+        idempotency_key::free(db, first).await.unwrap();
+        let late = at(0) + KEPT - TimeDelta::seconds(1);
+        let again = idempotency_key::claim(db, &one, late, LEASE).await;
+        let again = again.unwrap().unwrap();
+        assert_eq!(again.id, first.id);
+        assert!(idempotency_key::finish(db, again, answer()).await.unwrap());
+        let almost = late + KEPT - TimeDelta::seconds(1);
+        assert_eq!(idempotency_key::purge(db, almost, 10).await.unwrap(), 0);
+        let found = idempotency_key::look(db, &one, almost).await.unwrap();
+        assert_eq!(found, Standing::Answered(first.id, answer()));
+        let end = late + KEPT;
+        assert_eq!(idempotency_key::purge(db, end, 10).await.unwrap(), 1);
+    })
+    .await;
+}
