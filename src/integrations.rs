@@ -289,12 +289,15 @@ impl Integrations {
                 ))
                 .into());
             };
+            // The versions first: each of them was announced before it was listed, so what is read after
+            // it knows either its intent or that it is pinned.
+            let versions = self.secrets.versions(&name).await?;
             // A younger intent's version may be the next to be pinned.
             if secret_intent::has_younger(&self.db, &intent.secret_name, old).await? {
                 continue;
             }
             let pinned = integration::pinned_paths(&self.db, &intent.secret_name).await?;
-            for path in self.secrets.versions(&name).await? {
+            for path in versions {
                 if !pinned.contains(&path.to_string()) {
                     self.secrets.destroy(&path).await?;
                     tracing::warn!(secret.path = %path, "a version that nobody pinned was destroyed");

@@ -223,6 +223,33 @@ async fn a_version_that_another_process_replaced_while_it_was_read_is_looked_up_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_while_the_sweep_looks_is_not_swept() {
+    let (double, app) = double().await;
+    let id = app.connect().await;
+    let path = format!("/integrations/{id}");
+    let replace = async |token: &str| {
+        app.google.set_refresh_token(token);
+        let body = json!({"credentials": {"refresh_token": token}});
+        assert_eq!(app.send("PATCH", &path, Some(body)).await.0, 200);
+    };
+    // An old intent, which has the sweep look at this secret.
+    double.inject(Call::Destroy, Fault::Refuse(403, "PERMISSION_DENIED"), 1);
+    replace("1//another").await;
+    app.clock.advance(TimeDelta::minutes(61));
+    let arrive = Arc::new(Notify::new());
+    double.inject(Call::List, Fault::Wait(Arc::clone(&arrive)), 1);
+    let replacing = async {
+        assert!(happens(PATIENCE, async || double.count(Call::List) == 1).await);
+        replace("1//the-next").await;
+        arrive.notify_one();
+    };
+    tokio::join!(app.tick(), replacing);
+    assert_eq!(double.live(), 1, "the one that nobody pinned is swept");
+    let tested = app.post(&format!("{path}/test"), json!({})).await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_tells_whether_it_answers() {
     let (double, app) = double().await;
     assert_eq!(app.get("/health").await["checks"]["secrets"], "ok");
