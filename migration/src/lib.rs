@@ -32,6 +32,7 @@ mod m018_audit;
 mod m019_disconnections;
 mod m020_endings;
 mod m021_audit_heads;
+mod m022_records_of_entities;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m019_disconnections::Migration),
             Box::new(m020_endings::Migration),
             Box::new(m021_audit_heads::Migration),
+            Box::new(m022_records_of_entities::Migration),
         ]
     }
 }
