@@ -1,7 +1,7 @@
 //! What `raw_data` needs so that an item is stored once and can be changed and erased.
 //!
 //! `integration_id` has no foreign key: SQLite could not drop such a column again, and the rows of
-//! a removed connection are let go or erased in the transaction that removes it.
+//! a removed connection are let go or deleted before it goes.
 
 use sea_orm_migration::prelude::*;
 

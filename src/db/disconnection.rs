@@ -44,15 +44,19 @@ pub struct Disconnection {
     pub outcome: Option<String>,
     /// What the service said, where the grant was not revoked.
     pub detail: Option<String>,
+    /// How many records were kept or deleted so far, where that has begun.
+    pub record_count: Option<i64>,
 }
 
 /// Adds the row, or takes up the one that the integration has without an end. A removal goes beyond a
-/// disconnection that keeps the integration.
+/// disconnection that keeps the integration; where it is to do otherwise with the records than the one
+/// before, they are counted anew.
 pub async fn begin(tx: &Tx, row: &Disconnection) -> Result<Disconnection, DbError> {
     let now = now_ms(&tx.inner);
     let found = Sql::new(
         format!(
             "UPDATE disconnections SET records = coalesce($2, records),
+                record_count = CASE WHEN records = coalesce($2, records) THEN record_count END,
                 lease_until = {now} + {LEASE_MS}
              WHERE integration_id = $1 AND finished_at IS NULL RETURNING *"
         ),
@@ -106,23 +110,43 @@ pub async fn answered(
     .map(drop)
 }
 
-/// It is done as far as `row` says; `count` is how many records were kept or deleted. Where a removal has
-/// been asked for since, the row stays for that.
-pub async fn finish(
-    tx: &Tx,
-    row: &Disconnection,
-    count: Option<u64>,
-    now: DateTime<Utc>,
-) -> Result<(), DbError> {
+/// Goes on with a removal, which nobody else can before this transaction ends: its lease is renewed, and
+/// that of its entity, where the whole entity is being removed. Gives the row, as a request that came since
+/// may have changed it; [`DbError::NotFound`] where somebody else has come to its end.
+pub async fn go_on(tx: &Tx, id: DisconnectionId) -> Result<Disconnection, DbError> {
+    let now = now_ms(&tx.inner);
+    let row: Disconnection = Sql::new(
+        format!(
+            "UPDATE disconnections SET lease_until = {now} + {LEASE_MS},
+                record_count = coalesce(record_count, 0)
+             WHERE id = $1 AND finished_at IS NULL RETURNING *"
+        ),
+        [id.into()],
+    )
+    .one(&tx.inner)
+    .await?
+    .ok_or(DbError::NotFound)?;
+    go_on_with_entity(tx, row.entity_id).await?;
+    Ok(row)
+}
+
+/// So many more records were kept or deleted.
+pub async fn add_records(tx: &Tx, id: DisconnectionId, count: u64) -> Result<(), DbError> {
     Sql::new(
-        "UPDATE disconnections SET record_count = $2, finished_at = $3, lease_until = NULL
-         WHERE id = $1 AND finished_at IS NULL AND (records IS NULL OR $4)",
-        [
-            row.id.into(),
-            count.map(|count| count as i64).into(),
-            now.into(),
-            row.records.is_some().into(),
-        ],
+        "UPDATE disconnections SET record_count = record_count + $2 WHERE id = $1",
+        [id.into(), (count as i64).into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// It is done as far as `row` says. Where a removal has been asked for since, the row stays for that.
+pub async fn finish(tx: &Tx, row: &Disconnection, now: DateTime<Utc>) -> Result<(), DbError> {
+    Sql::new(
+        "UPDATE disconnections SET finished_at = $2, lease_until = NULL
+         WHERE id = $1 AND finished_at IS NULL AND (records IS NULL OR $3)",
+        [row.id.into(), now.into(), row.records.is_some().into()],
     )
     .execute(&tx.inner)
     .await
@@ -217,6 +241,19 @@ pub async fn begin_entity(tx: &Tx, id: EntityId, now: DateTime<Utc>) -> Result<(
              ON CONFLICT (entity_id) DO UPDATE SET lease_until = excluded.lease_until"
         ),
         [id.into(), now.into()],
+    )
+    .execute(&tx.inner)
+    .await
+    .map(drop)
+}
+
+/// Goes on with the removal of an entity, if there is one: its lease is renewed, and nobody else can go on
+/// before this transaction ends.
+pub async fn go_on_with_entity(tx: &Tx, id: EntityId) -> Result<(), DbError> {
+    let now = now_ms(&tx.inner);
+    Sql::new(
+        format!("UPDATE entity_removals SET lease_until = {now} + {LEASE_MS} WHERE entity_id = $1"),
+        [id.into()],
     )
     .execute(&tx.inner)
     .await

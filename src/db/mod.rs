@@ -33,6 +33,7 @@ pub mod quota_window;
 pub mod raw_data;
 pub mod refresh_lease;
 pub mod relay;
+pub mod removal;
 pub mod schema;
 pub mod secret_intent;
 mod sql;

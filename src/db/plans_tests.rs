@@ -11,7 +11,7 @@ use super::{
     integration::{Filter, Integration},
     metric_total, oauth_session, outbox, quota_window,
     raw_data::{self, NewRow},
-    schema, secret_intent,
+    removal, schema, secret_intent,
     sql::PLANS,
     standing, sync_cursor, sync_listing,
     sync_run::{self, NewRun, WorkerId},
@@ -224,6 +224,19 @@ async fn tick(db: &Db, of: &Integration) {
     secret_intent::has_younger(db, "name", now()).await.unwrap();
 }
 
+/// What is left of records when their connection and their owner go.
+async fn remove(db: &Db, of: &Integration) {
+    in_one(db, async |tx| {
+        removal::release_some(tx, of.id, 500).await.unwrap();
+        removal::adopt(tx, of.id, of.id, 500).await.unwrap();
+        removal::delete_some(tx, of.id, 500).await.unwrap();
+        removal::delete_of_entity(tx, of.entity_id, 500)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
 /// What clients ask for.
 async fn answer(db: &Db, of: &Integration) {
     api_key::find(db, "hash").await.unwrap();
@@ -274,6 +287,7 @@ async fn sqlite_finds_by_index_what_is_asked_for_again_and_again() {
             run_once(&db, &row).await;
             tick(&db, &row).await;
             answer(&db, &row).await;
+            remove(&db, &row).await;
             // A statement that does read all is found.
             metric_total::all(&db).await.unwrap();
             PLANS.with(RefCell::take)

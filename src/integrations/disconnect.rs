@@ -3,7 +3,8 @@
 //! deleted.
 //!
 //! A row of `disconnections` announces it and keeps what the service answered. Each step can be done
-//! twice, so what a death interrupts is taken up from that row.
+//! twice, so what a death interrupts is taken up from that row. Records, of which there may be millions, are
+//! kept or deleted some in a transaction, and the integration goes in the one that finds none left.
 
 use serde::Serialize;
 use tracing::Span;
@@ -17,7 +18,7 @@ use crate::{
         disconnection::{self, Disconnection},
         entity, former_integration, grant,
         integration::{self, Filter, Integration},
-        outbox, raw_data,
+        outbox, removal,
         secret_intent::{self, SecretIntent},
         sync_run,
     },
@@ -33,8 +34,9 @@ use crate::{
     traces,
 };
 
-/// Records deleted in one statement.
-const DELETE: u64 = 100;
+/// Records kept or deleted in one transaction, which is over in a fraction of a second: others wait for
+/// the positions of its events, and on SQLite for all of it.
+const AT_ONCE: u64 = 500;
 /// Interrupted disconnections that are taken up at once.
 const TAKE: u64 = 100;
 
@@ -55,11 +57,11 @@ impl Records {
         }
     }
 
-    /// As a row keeps it; `None` where the integration stays.
-    fn kept(row: &Disconnection) -> Option<Self> {
-        match row.records.as_deref()? {
-            "delete" => Some(Self::Delete),
-            _ => Some(Self::Keep),
+    /// As the row of a removal keeps it.
+    fn kept(row: &Disconnection) -> Self {
+        match row.records.as_deref() {
+            Some("delete") => Self::Delete,
+            _ => Self::Keep,
         }
     }
 }
@@ -178,15 +180,15 @@ impl Integrations {
         row: &Disconnection,
         found: &Integration,
     ) -> Result<(Revocation, u64), IntegrationError> {
-        match Records::kept(row) {
-            Some(records) => self.carry_removal_out(row, found, records).await,
+        match &row.records {
+            Some(_) => self.carry_removal_out(row, found).await,
             None => Ok((self.carry_revocation_out(row, found).await?, 0)),
         }
     }
 
     async fn finish(&self, row: &Disconnection) -> Result<(), IntegrationError> {
         let tx = self.db.begin().await?;
-        disconnection::finish(&tx, row, None, self.clock.now()).await?;
+        disconnection::finish(&tx, row, self.clock.now()).await?;
         Ok(tx.commit().await?)
     }
 
@@ -221,6 +223,7 @@ impl Integrations {
             requested_at: now,
             outcome: None,
             detail: None,
+            record_count: None,
         };
         let row = disconnection::begin(&tx, &row).await?;
         self.write_down(&tx, &found, Action::IntegrationDisconnect)
@@ -275,42 +278,49 @@ impl Integrations {
         &self,
         row: &Disconnection,
         found: &Integration,
-        records: Records,
     ) -> Result<(Revocation, u64), IntegrationError> {
         let revocation = self.revoke(row, found).await?;
         let name = SecretName::new(found.entity_id, found.service()?);
-        let now = self.clock.now();
-        let tx = self.db.begin().await?;
-        self.cancel_work(&tx, found.id).await?;
-        // Takes the row, and reads it again: a refresh may have replaced its credentials meanwhile.
-        integration::update(&tx, found.id, integration::Update::default(), now).await?;
-        let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
-        // The credentials go after the row; until then the intent remembers them.
-        let intent = SecretIntent {
-            id: Id::new(),
-            secret_name: name.to_string(),
-            created_at: now,
-        };
-        secret_intent::insert(&tx, &intent).await?;
-        let count = match records {
-            Records::Keep => {
-                if let Some(account) = &found.account {
-                    former_integration::insert(&tx, found, account, now).await?;
-                }
-                raw_data::release(&tx, found.id).await?
+        loop {
+            let now = self.clock.now();
+            let tx = self.db.begin().await?;
+            self.cancel_work(&tx, found.id).await?;
+            // Takes the row, and reads it again: a refresh may have replaced its credentials meanwhile.
+            integration::update(&tx, found.id, integration::Update::default(), now).await?;
+            let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
+            let row = &disconnection::go_on(&tx, row.id).await?;
+            let records = Records::kept(row);
+            let count = match records {
+                Records::Keep => removal::release_some(&tx, found.id, AT_ONCE).await?,
+                Records::Delete => self.delete_some_records(&tx, found).await?,
+            };
+            if count > 0 {
+                disconnection::add_records(&tx, row.id, count).await?;
+                tx.commit().await?;
+                fail::fail_point!("disconnect.records");
+                continue;
             }
-            Records::Delete => self.delete_records(&tx, found).await?,
-        };
-        integration::delete(&tx, found.id).await?;
-        disconnection::finish(&tx, row, Some(count), now).await?;
-        self.write_down(&tx, found, Action::IntegrationRemove)
-            .await?;
-        tx.commit().await?;
-        fail::fail_point!("disconnect.removed");
-        self.tokens.forget(found.id);
-        self.destroy_last(found.secret_path.as_deref(), intent.id)
-            .await;
-        Ok((revocation, count))
+            // The credentials go after the row; until then the intent remembers them.
+            let intent = SecretIntent {
+                id: Id::new(),
+                secret_name: name.to_string(),
+                created_at: now,
+            };
+            secret_intent::insert(&tx, &intent).await?;
+            if let (Records::Keep, Some(account)) = (records, &found.account) {
+                former_integration::insert(&tx, found, account, now).await?;
+            }
+            integration::delete(&tx, found.id).await?;
+            disconnection::finish(&tx, row, now).await?;
+            self.write_down(&tx, found, Action::IntegrationRemove)
+                .await?;
+            tx.commit().await?;
+            fail::fail_point!("disconnect.removed");
+            self.tokens.forget(found.id);
+            self.destroy_last(found.secret_path.as_deref(), intent.id)
+                .await;
+            return Ok((revocation, row.record_count.unwrap_or_default() as u64));
+        }
     }
 
     async fn carry_revocation_out(
@@ -339,7 +349,7 @@ impl Integrations {
                 }
             }
         }
-        disconnection::finish(&tx, row, None, now).await?;
+        disconnection::finish(&tx, row, now).await?;
         self.write_down(&tx, found, Action::IntegrationChange)
             .await?;
         tx.commit().await?;
@@ -372,7 +382,7 @@ impl Integrations {
                 }
             }
             for (row, found) in begun {
-                match self.carry_removal_out(&row, &found, Records::Delete).await {
+                match self.carry_removal_out(&row, &found).await {
                     Ok((revocation, count)) => {
                         removed.push(Removed::of(found.id, revocation, count));
                     }
@@ -384,6 +394,7 @@ impl Integrations {
         }
         // After the integrations, which may live on the same grants.
         self.end_waiting_of(id).await?;
+        self.delete_kept_records(id).await?;
         let tx = self.db.begin().await?;
         match entity::delete(&tx, id).await {
             Ok(()) => {
@@ -406,7 +417,14 @@ impl Integrations {
         Ok(removed)
     }
 
-    async fn delete_records(&self, tx: &Tx, found: &Integration) -> Result<u64, DbError> {
+    /// Deletes some records of an integration and appends the events that say so; says how many.
+    async fn delete_some_records(&self, tx: &Tx, found: &Integration) -> Result<u64, DbError> {
+        let rows = removal::delete_some(tx, found.id, AT_ONCE).await?;
+        let changed = rows
+            .iter()
+            .filter(|(_, stored)| !stored.deleted)
+            .map(|(id, stored)| stored.changed(id, Change::Deleted))
+            .collect();
         let source = outbox::Source {
             entity_id: found.entity_id,
             integration_id: found.id,
@@ -414,19 +432,22 @@ impl Integrations {
             run_id: None,
             traceparent: traces::traceparent(&Span::current()),
         };
-        let mut count = 0;
+        outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
+        Ok(rows.len() as u64)
+    }
+
+    /// Deletes what is left of an entity's records when its integrations are gone: its row would take all
+    /// of them along in one statement.
+    async fn delete_kept_records(&self, id: EntityId) -> Result<(), DbError> {
         loop {
-            let rows = raw_data::delete_some(tx, found.id, DELETE).await?;
-            if rows.is_empty() {
-                return Ok(count);
+            let tx = self.db.begin().await?;
+            disconnection::go_on_with_entity(&tx, id).await?;
+            let count = removal::delete_of_entity(&tx, id, AT_ONCE).await?;
+            tx.commit().await?;
+            if count == 0 {
+                return Ok(());
             }
-            count += rows.len() as u64;
-            let changed = rows
-                .iter()
-                .filter(|(_, stored)| !stored.deleted)
-                .map(|(id, stored)| stored.changed(id, Change::Deleted))
-                .collect();
-            outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
+            fail::fail_point!("disconnect.records");
         }
     }
 }

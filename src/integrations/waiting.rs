@@ -101,13 +101,14 @@ impl Integrations {
             requested_at: begun,
             outcome: None,
             detail: None,
+            record_count: None,
         };
         let (word, detail) = (revocation.as_str(), revocation.detail());
         let tx = self.db.begin().await?;
         oauth_session::end(&tx, session.id, now).await?;
         let row = disconnection::begin(&tx, &row).await?;
         disconnection::answered(&tx, row.id, word, detail, now).await?;
-        disconnection::finish(&tx, &row, None, now).await?;
+        disconnection::finish(&tx, &row, now).await?;
         tx.commit().await?;
         self.metrics.revoked(service, word);
         tracing::info!(

@@ -19,7 +19,7 @@ use crate::{
     db::{
         DbError, Tx, former_integration, imported, integration,
         integration::{Integration, Named},
-        outbox, quota_window, raw_data, standing,
+        outbox, quota_window, raw_data, removal, standing,
         sync_cursor::{self, SyncCursor},
         sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
@@ -481,7 +481,7 @@ impl Active<'_> {
                 tx.commit().await?;
                 break;
             };
-            let adopted = raw_data::adopt(&tx, former, self.integration.id, ADOPT).await?;
+            let adopted = removal::adopt(&tx, former, self.integration.id, ADOPT).await?;
             if adopted == 0 {
                 former_integration::delete(&tx, former).await?;
             }

@@ -378,9 +378,10 @@ async fn die_while_removing(point: &str, whole_entity: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_whose_process_dies_is_taken_up_by_the_next() {
     let points = crash_points();
+    // Between many records, `removal/interrupted.rs` dies.
     let own = points
         .iter()
-        .filter(|point| point.starts_with("disconnect."));
+        .filter(|point| point.starts_with("disconnect.") && *point != "disconnect.records");
     let own: Vec<&String> = own.collect();
     assert_eq!(own.len(), 5, "{own:?}");
     for point in own {

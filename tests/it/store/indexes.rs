@@ -3,11 +3,11 @@
 
 use nucleus::{
     db::{
-        Db, Limits, Slicing, gap,
+        Db, Limits, Slicing, entity, gap,
         idempotency_key::{self, Claim, Keyed, Standing},
         integration,
         integration::Filter,
-        outbox, overview, raw_data, standing, sync_listing,
+        outbox, overview, raw_data, removal, standing, sync_listing,
         sync_run::{self, WorkerId},
     },
     demo::generate,
@@ -180,9 +180,28 @@ async fn records_are_found_by_index() {
             .unwrap();
     })
     .await;
-    uses(&test, "raw_data_former_integration_id", async |db| {
+    for index in ["raw_data_integration_id", "raw_data_former_integration_id"] {
+        uses(&test, index, async |db| {
+            let tx = db.begin().await.unwrap();
+            removal::release_some(&tx, row.id, 5).await.unwrap();
+            removal::adopt(&tx, row.id, row.id, 5).await.unwrap();
+            removal::delete_some(&tx, row.id, 5).await.unwrap();
+            tx.commit().await.unwrap();
+        })
+        .await;
+    }
+    // Removing the row takes along what is left, by the same index.
+    uses(&test, "raw_data_of_entity", async |db| {
         let tx = db.begin().await.unwrap();
-        raw_data::adopt(&tx, row.id, row.id, 5).await.unwrap();
+        removal::delete_of_entity(&tx, row.entity_id, 5)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    })
+    .await;
+    uses(&test, "raw_data_of_entity", async |db| {
+        let tx = db.begin().await.unwrap();
+        entity::delete(&tx, row.entity_id).await.unwrap();
         tx.commit().await.unwrap();
     })
     .await;
@@ -344,6 +363,8 @@ async fn the_whole_program_reads_no_large_table_from_end_to_end() {
     let server = world.listen("up").await;
     let api = &server.api;
     let integration = api.connect(&world).await;
+    let found = api.get(&format!("/integrations/{integration}")).await;
+    let entity = format!("/entities/{}", found["entity_id"].as_str().unwrap());
     let success = async || {
         let run = api.sync(&integration).await;
         let run = api.ended(&run).await;
@@ -378,6 +399,8 @@ async fn the_whole_program_reads_no_large_table_from_end_to_end() {
     let path = format!("/integrations/{integration}?data=delete");
     let (status, answer) = api.try_send("DELETE", &path, None).await.unwrap();
     assert_eq!((status, &answer["records"]), (200, &json!(301)), "{answer}");
+    let (status, _) = api.try_send("DELETE", &entity, None).await.unwrap();
+    assert_eq!(status, 200);
     server.stop().await;
     let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                    AND application_name = 'nucleus-index-test-program'";

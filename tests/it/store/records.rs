@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use nucleus::{
-    db::{DbError, Slicing, integration::Integration, raw_data},
+    db::{DbError, Slicing, integration::Integration, raw_data, removal},
     domain::{IntegrationId, RecordId, record::Change, sync::Scope},
 };
 use serde_json::json;
@@ -252,9 +252,11 @@ async fn records_of_a_removed_connection_are_adopted_once() {
         store(db, &new, &["m1"]).await;
         let kept = id_of(test, &old, "m2").await;
         let tx = db.begin().await.unwrap();
-        assert_eq!(raw_data::release(&tx, old.id).await.unwrap(), 3);
-        assert_eq!(raw_data::release(&tx, older.id).await.unwrap(), 2);
-        assert_eq!(raw_data::release(&tx, old.id).await.unwrap(), 0);
+        for expected in [2, 1, 0] {
+            let released = removal::release_some(&tx, old.id, 2).await.unwrap();
+            assert_eq!(released, expected);
+        }
+        assert_eq!(removal::release_some(&tx, older.id, 9).await.unwrap(), 2);
         tx.commit().await.unwrap();
         let released = raw_data::find(db, Scope::Operator, kept, false)
             .await
@@ -264,9 +266,7 @@ async fn records_of_a_removed_connection_are_adopted_once() {
 
         let adopt = async |former: &Integration, limit| {
             let tx = db.begin().await.unwrap();
-            let adopted = raw_data::adopt(&tx, former.id, new.id, limit)
-                .await
-                .unwrap();
+            let adopted = removal::adopt(&tx, former.id, new.id, limit).await.unwrap();
             tx.commit().await.unwrap();
             adopted
         };
@@ -303,11 +303,13 @@ async fn records_are_deleted_for_good_by_portions_that_are_told() {
         raw_data::erase(&tx, row.id, &[erased], at(1))
             .await
             .unwrap();
-        let mut gone = raw_data::delete_some(&tx, row.id, 2).await.unwrap();
+        // One that was to be kept at first.
+        assert_eq!(removal::release_some(&tx, row.id, 1).await.unwrap(), 1);
+        let mut gone = removal::delete_some(&tx, row.id, 2).await.unwrap();
         assert_eq!(gone.len(), 2);
-        gone.extend(raw_data::delete_some(&tx, row.id, 2).await.unwrap());
+        gone.extend(removal::delete_some(&tx, row.id, 2).await.unwrap());
         assert!(
-            raw_data::delete_some(&tx, row.id, 2)
+            removal::delete_some(&tx, row.id, 2)
                 .await
                 .unwrap()
                 .is_empty()
@@ -320,6 +322,25 @@ async fn records_are_deleted_for_good_by_portions_that_are_told() {
             .collect();
         assert_eq!(told, [("m1", true), ("m2", false), ("m3", false)]);
         assert_eq!(gone[2].1.content_hash, "hash of m3");
+        assert_eq!(test.count("raw_data").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entity_s_records_are_deleted_by_portions_whatever_brought_them() {
+    both(async |test| {
+        let db = &test.db;
+        let row = connect_gmail(db).await;
+        store(db, &row, &["m1", "m2", "m3"]).await;
+        store(db, &connect_gmail(db).await, &["m1"]).await;
+        let tx = db.begin().await.unwrap();
+        assert_eq!(removal::release_some(&tx, row.id, 2).await.unwrap(), 2);
+        for expected in [2, 1, 0] {
+            let deleted = removal::delete_of_entity(&tx, row.entity_id, 2).await;
+            assert_eq!(deleted.unwrap(), expected);
+        }
+        tx.commit().await.unwrap();
         assert_eq!(test.count("raw_data").await, 1);
     })
     .await;

@@ -1,0 +1,94 @@
+//! `raw_data`, as far as removals are concerned: rows that are let go or deleted with their integration or
+//! their entity, some at a time, and rows that another integration adopts.
+
+use sea_orm::FromQueryResult;
+
+use super::{
+    DbError, MAX_LIST, Sql, Tx,
+    raw_data::{Stored, StoredRow},
+};
+use crate::domain::{EntityId, IntegrationId, RecordId};
+
+/// Lets up to `limit` rows of an integration that is being removed go, and says how many. They can be
+/// adopted once it is among the former ones.
+pub async fn release_some(tx: &Tx, integration: IntegrationId, limit: u64) -> Result<u64, DbError> {
+    Sql::new(
+        "UPDATE raw_data SET former_integration_id = integration_id, integration_id = NULL
+         WHERE id IN (SELECT id FROM raw_data WHERE integration_id = $1 LIMIT $2)",
+        [integration.into(), (limit as i64).into()],
+    )
+    .execute(&tx.inner)
+    .await
+}
+
+/// Gives up to `limit` rows of a removed integration to another of the same account; says how
+/// many. Two removed integrations may both have had a row of one item: the first is kept.
+pub async fn adopt(
+    tx: &Tx,
+    former: IntegrationId,
+    integration: IntegrationId,
+    limit: u64,
+) -> Result<u64, DbError> {
+    let rows: Vec<Row> = Sql::new(
+        "SELECT id FROM raw_data r WHERE former_integration_id = $1
+           AND NOT EXISTS (SELECT 1 FROM raw_data o
+                           WHERE o.integration_id = $2 AND o.external_id = r.external_id)
+         LIMIT $3",
+        [former.into(), integration.into(), (limit as i64).into()],
+    )
+    .all(&tx.inner)
+    .await?;
+    let set = match sea_orm::ConnectionTrait::get_database_backend(&tx.inner) {
+        sea_orm::DbBackend::Postgres => {
+            "jsonb_set(meta_data, '{integration_id}', to_jsonb($2::text))"
+        }
+        _ => "json_set(meta_data, '$.integration_id', $2)",
+    };
+    for chunk in rows.chunks(MAX_LIST) {
+        Sql::new(
+            format!(
+                "UPDATE raw_data SET integration_id = $1, former_integration_id = NULL,
+                    meta_data = {set} WHERE id IN "
+            ),
+            [integration.into(), integration.to_string().into()],
+        )
+        .tuple(chunk.iter().map(|row| row.id))
+        .execute(&tx.inner)
+        .await?;
+    }
+    Ok(rows.len() as u64)
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: RecordId,
+}
+
+/// Deletes up to `limit` rows of an integration for good and says which: those too that were let go
+/// before its owner changed their mind.
+pub async fn delete_some(
+    tx: &Tx,
+    integration: IntegrationId,
+    limit: u64,
+) -> Result<Vec<(String, Stored)>, DbError> {
+    let rows: Vec<StoredRow> = Sql::new(
+        "DELETE FROM raw_data WHERE id IN (
+            SELECT id FROM raw_data WHERE integration_id = $1
+            UNION ALL SELECT id FROM raw_data WHERE former_integration_id = $1 LIMIT $2)
+         RETURNING id, external_id, data_type, content_hash, NULL AS labels, deleted_at",
+        [integration.into(), (limit as i64).into()],
+    )
+    .all(&tx.inner)
+    .await?;
+    Ok(rows.into_iter().map(StoredRow::into_stored).collect())
+}
+
+/// Deletes up to `limit` rows of an entity for good, whatever brought them; says how many.
+pub async fn delete_of_entity(tx: &Tx, entity: EntityId, limit: u64) -> Result<u64, DbError> {
+    Sql::new(
+        "DELETE FROM raw_data WHERE id IN (SELECT id FROM raw_data WHERE entity_id = $1 LIMIT $2)",
+        [entity.into(), (limit as i64).into()],
+    )
+    .execute(&tx.inner)
+    .await
+}
