@@ -50,6 +50,18 @@ pub async fn of_account(
     Ok(rows.into_iter().map(|former| former.id).collect())
 }
 
+/// The service of a removed integration; `None` where its account was never known, or its records were
+/// adopted, and its removal is forgotten too.
+pub async fn service_of(tx: &Tx, id: IntegrationId) -> Result<Option<String>, DbError> {
+    Sql::new(
+        "SELECT service_name FROM former_integrations WHERE id = $1
+         UNION ALL SELECT service_name FROM disconnections WHERE integration_id = $1 LIMIT 1",
+        [id.into()],
+    )
+    .optional(&tx.inner)
+    .await
+}
+
 /// Its records are adopted; nothing is left to remember.
 pub async fn delete(tx: &Tx, id: IntegrationId) -> Result<(), DbError> {
     Sql::new("DELETE FROM former_integrations WHERE id = $1", [id.into()])

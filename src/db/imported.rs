@@ -195,7 +195,7 @@ pub async fn fill_message_keys(
 }
 
 /// Two readings of one row.
-struct Both<A, B>(A, B);
+pub(super) struct Both<A, B>(pub(super) A, pub(super) B);
 
 impl<A: FromQueryResult, B: FromQueryResult> FromQueryResult for Both<A, B> {
     fn from_query_result(row: &sea_orm::QueryResult, prefix: &str) -> Result<Self, sea_orm::DbErr> {

@@ -1,10 +1,13 @@
 //! `raw_data`, as far as removals are concerned: rows that are let go or deleted with their integration or
 //! their entity, some at a time, and rows that another integration adopts.
 
+use std::collections::BTreeMap;
+
 use sea_orm::FromQueryResult;
 
 use super::{
     DbError, MAX_LIST, Sql, Tx,
+    imported::Both,
     raw_data::{Stored, StoredRow},
 };
 use crate::domain::{EntityId, IntegrationId, RecordId};
@@ -83,12 +86,43 @@ pub async fn delete_some(
     Ok(rows.into_iter().map(StoredRow::into_stored).collect())
 }
 
-/// Deletes up to `limit` rows of an entity for good, whatever brought them; says how many.
-pub async fn delete_of_entity(tx: &Tx, entity: EntityId, limit: u64) -> Result<u64, DbError> {
-    Sql::new(
-        "DELETE FROM raw_data WHERE id IN (SELECT id FROM raw_data WHERE entity_id = $1 LIMIT $2)",
+/// Rows of an entity that were deleted.
+#[derive(Debug)]
+pub struct Deleted {
+    /// How many.
+    pub count: usize,
+    /// Those of them that removed integrations had let go.
+    pub of_former: BTreeMap<IntegrationId, Vec<(String, Stored)>>,
+}
+
+#[derive(FromQueryResult)]
+struct Former {
+    former_integration_id: Option<IntegrationId>,
+}
+
+/// Deletes up to `limit` rows of an entity for good, whatever brought them.
+pub async fn delete_of_entity(tx: &Tx, entity: EntityId, limit: u64) -> Result<Deleted, DbError> {
+    // The platform's own rows have no id of a service's.
+    let rows = Sql::new(
+        "DELETE FROM raw_data WHERE id IN (SELECT id FROM raw_data WHERE entity_id = $1 LIMIT $2)
+         RETURNING id, coalesce(external_id, '') AS external_id, data_type, content_hash,
+            NULL AS labels, deleted_at, former_integration_id",
         [entity.into(), (limit as i64).into()],
     )
-    .execute(&tx.inner)
-    .await
+    .all::<Both<StoredRow, Former>>(&tx.inner)
+    .await?;
+    let count = rows.len();
+    let mut of_former: BTreeMap<IntegrationId, Vec<(String, Stored)>> = BTreeMap::new();
+    for Both(
+        row,
+        Former {
+            former_integration_id,
+        },
+    ) in rows
+    {
+        if let Some(former) = former_integration_id {
+            of_former.entry(former).or_default().push(row.into_stored());
+        }
+    }
+    Ok(Deleted { count, of_former })
 }

@@ -18,7 +18,9 @@ use crate::{
         disconnection::{self, Disconnection},
         entity, former_integration, grant,
         integration::{self, Filter, Integration},
-        outbox, removal,
+        outbox,
+        raw_data::Stored,
+        removal,
         secret_intent::{self, SecretIntent},
         sync_run,
     },
@@ -417,22 +419,11 @@ impl Integrations {
         Ok(removed)
     }
 
-    /// Deletes some records of an integration and appends the events that say so; says how many.
+    /// Deletes some records of an integration; says how many.
     async fn delete_some_records(&self, tx: &Tx, found: &Integration) -> Result<u64, DbError> {
         let rows = removal::delete_some(tx, found.id, AT_ONCE).await?;
-        let changed = rows
-            .iter()
-            .filter(|(_, stored)| !stored.deleted)
-            .map(|(id, stored)| stored.changed(id, Change::Deleted))
-            .collect();
-        let source = outbox::Source {
-            entity_id: found.entity_id,
-            integration_id: found.id,
-            service_name: found.service_name.clone(),
-            run_id: None,
-            traceparent: traces::traceparent(&Span::current()),
-        };
-        outbox::append_dna_events(tx, &source, changed, self.clock.now()).await?;
+        let source = source(found.entity_id, found.id, found.service_name.clone());
+        self.tell_deleted(tx, &source, &rows).await?;
         Ok(rows.len() as u64)
     }
 
@@ -442,12 +433,57 @@ impl Integrations {
         loop {
             let tx = self.db.begin().await?;
             disconnection::go_on_with_entity(&tx, id).await?;
-            let count = removal::delete_of_entity(&tx, id, AT_ONCE).await?;
-            tx.commit().await?;
-            if count == 0 {
+            let deleted = removal::delete_of_entity(&tx, id, AT_ONCE).await?;
+            if deleted.count == 0 {
                 return Ok(());
             }
+            for (former, rows) in &deleted.of_former {
+                let Some(service_name) = former_integration::service_of(&tx, *former).await? else {
+                    tracing::warn!(
+                        entity.id = %id,
+                        integration.id = %former,
+                        "no event tells that {} records are deleted: nobody knows their service any more",
+                        rows.len()
+                    );
+                    continue;
+                };
+                let source = source(id, *former, service_name);
+                self.tell_deleted(&tx, &source, rows).await?;
+            }
+            tx.commit().await?;
             fail::fail_point!("disconnect.records");
         }
+    }
+
+    /// Appends the events that tell of deleted records, but for those that were erased before.
+    async fn tell_deleted(
+        &self,
+        tx: &Tx,
+        source: &outbox::Source,
+        rows: &[(String, Stored)],
+    ) -> Result<(), DbError> {
+        let changed = rows
+            .iter()
+            .filter(|(_, stored)| !stored.deleted)
+            .map(|(id, stored)| stored.changed(id, Change::Deleted))
+            .collect();
+        outbox::append_dna_events(tx, source, changed, self.clock.now())
+            .await
+            .map(drop)
+    }
+}
+
+/// Whose records a removal deletes.
+fn source(
+    entity_id: EntityId,
+    integration_id: IntegrationId,
+    service_name: String,
+) -> outbox::Source {
+    outbox::Source {
+        entity_id,
+        integration_id,
+        service_name,
+        run_id: None,
+        traceparent: traces::traceparent(&Span::current()),
     }
 }

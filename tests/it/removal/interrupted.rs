@@ -197,7 +197,7 @@ async fn an_entity_goes_with_what_it_had_kept() {
     let count = "SELECT count(*) FROM raw_data";
     assert_eq!(number(&left.world, count).await, RECORDS - DONE);
     let server = left.taken_up().await;
-    assert_eq!(number(&left.world, count).await, 0);
+    left.assert_deleted(&server.api).await;
     assert_eq!(server.api.all("/entities").await, Vec::<Value>::new());
     server.stop().await;
 }

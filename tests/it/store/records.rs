@@ -9,7 +9,7 @@ use nucleus::{
 use serde_json::json;
 
 use super::{
-    super::db::{TestDb, both},
+    super::db::{Kind, TestDb, both},
     AWKWARD, at, connect_gmail, first, new_row, store, strings,
 };
 
@@ -336,10 +336,28 @@ async fn an_entity_s_records_are_deleted_by_portions_whatever_brought_them() {
         store(db, &connect_gmail(db).await, &["m1"]).await;
         let tx = db.begin().await.unwrap();
         assert_eq!(removal::release_some(&tx, row.id, 2).await.unwrap(), 2);
-        for expected in [2, 1, 0] {
+        tx.commit().await.unwrap();
+        // One that the platform made.
+        let id = match test.kind {
+            Kind::Sqlite => "randomblob(16)",
+            Kind::Postgres => "gen_random_uuid()",
+        };
+        test.sql(&format!(
+            "INSERT INTO raw_data (id, entity_id, data_type)
+             SELECT {id}, entity_id, 'note' FROM raw_data WHERE external_id = 'm3'"
+        ))
+        .await;
+        let tx = db.begin().await.unwrap();
+        let mut of_former = Vec::new();
+        for expected in [2, 2, 0] {
             let deleted = removal::delete_of_entity(&tx, row.entity_id, 2).await;
-            assert_eq!(deleted.unwrap(), expected);
+            let deleted = deleted.unwrap();
+            assert_eq!(deleted.count, expected);
+            of_former.extend(deleted.of_former);
         }
+        assert!(of_former.iter().all(|(id, _)| *id == row.id));
+        let told = of_former.iter().map(|(_, rows)| rows.len());
+        assert_eq!(told.sum::<usize>(), 2);
         tx.commit().await.unwrap();
         assert_eq!(test.count("raw_data").await, 1);
     })
