@@ -45,6 +45,10 @@ const REFUSALS: u32 = 8;
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 /// Of the bodies larger than this, one is in memory at a time.
 pub const LARGE_BYTES: usize = 16 * 1024 * 1024;
+/// The code of what is redirected once more than is followed.
+pub const MOVED_AGAIN: &str = "moved_again";
+/// The code of what goes on at another host.
+pub const FOREIGN_LINK: &str = "foreign_link";
 /// What is read of the body of an error.
 const ERROR_BODY_BYTES: usize = 64 * 1024;
 /// Google compresses only for agents that name gzip:
@@ -266,7 +270,7 @@ impl ApiClient {
                 Failure::Moved(_) if has_moved => {
                     return Err(ClientError::Rejected {
                         status: 0,
-                        code: "moved_again",
+                        code: MOVED_AGAIN,
                         detail: "the service says of what moved that it has moved again".into(),
                     });
                 }
@@ -462,7 +466,7 @@ fn followed(base: &Url, link: &str) -> Result<Url, ClientError> {
         }
         _ => Err(ClientError::Rejected {
             status: 0,
-            code: "foreign_link",
+            code: FOREIGN_LINK,
             detail: format!(
                 "an answer of {base} goes on at another host, which must not be given the token: \
                  check the service's API URL"

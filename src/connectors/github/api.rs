@@ -10,7 +10,9 @@ use url::form_urlencoded;
 use super::{
     super::{
         Access, Change, ConnectorError,
-        client::{ClientError, HeaderMap, LARGE_BYTES, Request, Shape, Target},
+        client::{
+            ClientError, FOREIGN_LINK, HeaderMap, LARGE_BYTES, MOVED_AGAIN, Request, Shape, Target,
+        },
     },
     classify::{DELETED, NOT_ACCESSIBLE, REJECTED, SSO_REQUIRED, classify},
 };
@@ -197,7 +199,11 @@ impl Api<'_> {
             // A repository without a commit.
             ClientError::Rejected { status: 409, .. } => Ok(Part::Had(Items::none())),
             ClientError::Rejected { code: DELETED, .. } => Ok(Part::Gone),
-            ClientError::Rejected { code: REJECTED, .. } => Ok(Part::Failed(detail)),
+            // The last two are of a list whose redirects lead to no end, or of one that goes on elsewhere.
+            ClientError::Rejected {
+                code: REJECTED | MOVED_AGAIN | FOREIGN_LINK,
+                ..
+            } => Ok(Part::Failed(detail)),
             ClientError::Unavailable(_) => match self.user(None).await {
                 Ok(_) => Ok(Part::Failed(detail)),
                 Err(other) => Err(other.into()),
@@ -375,6 +381,24 @@ mod tests {
                 panic!("page {page:?} was not had");
             };
             assert_eq!(items.items, [expected]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_whose_redirects_lead_nowhere_fails_alone() {
+        for location in ["/comments", "https://elsewhere.example/comments"] {
+            let redirect = move |_: &Asked| Answer::status(301, "").header("location", location);
+            let server = TestServer::new(redirect).await;
+            let api = Api {
+                access: &server.access,
+            };
+            let list = List {
+                method: "comments.list",
+                path: &["comments"],
+                query: &[],
+            };
+            let part = api.part(list, None).await.unwrap();
+            assert!(matches!(part, Part::Failed(_)), "{location}");
         }
     }
 
