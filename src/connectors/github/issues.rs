@@ -114,9 +114,11 @@ pub(super) async fn changes(api: Api<'_>, mut issues: Issues) -> Result<Page, Co
 /// they are read whole; before the first pass nothing has been read, and nothing is new.
 async fn begin(api: Api<'_>, mut issues: Issues) -> Result<Page, ConnectorError> {
     let before = issues.repositories.clone();
+    // Where the list of repositories was refused before, each of them is new.
+    let has_read = issues.since.is_some();
     let walk = repositories::walk(api, &mut issues.repositories).await?;
     for repository in walk.changed {
-        if !before.is_empty() && !repositories::has(&before, repository.id) {
+        if has_read && !repositories::has(&before, repository.id) {
             issues.jobs.add(Task {
                 owner: repository.owner.login,
                 repository: repository.name,

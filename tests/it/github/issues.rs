@@ -227,3 +227,25 @@ async fn the_issues_of_an_organisation_come_once_the_token_has_signed_on_there()
     assert_stored(&app, &github, &id).await;
     assert_eq!(app.sync(&id).await["quota_units"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_shown_once_the_list_of_them_is_no_longer_refused_comes_with_its_issues()
+ {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("open", 0);
+        account.add_repository("closed", 0);
+        account.add_issue("closed", false, 1);
+        account.pass(TimeDelta::days(1));
+        account.add_issue("open", false, 0);
+        account.hide("closed");
+    })
+    .await;
+    github.inject("/user/repos", 0, usize::MAX, Fault::status(403));
+    let run = app.sync(&id).await;
+    assert_eq!(run["status"], "success", "{run}");
+    github.calm();
+    github.with(|account| account.show("closed"));
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+    assert_eq!(app.sync(&id).await["quota_units"], 0);
+}
