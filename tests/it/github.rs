@@ -2,6 +2,7 @@
 //! gone, what changes while it is read, and what one repository keeps from the others.
 
 mod chaos;
+mod commits;
 mod costs;
 mod issues;
 mod lists;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use super::{
     super::{Change, ConnectorError, Page},
     User,
-    api::{Api, List, read, read_all},
-    cursor::{Commits, History, Position},
+    api::{Api, List, Part, read, read_all},
+    cursor::{Commits, History, Position, Push},
     jobs::{Job, Outcome},
     repositories,
 };
@@ -34,28 +34,29 @@ pub(super) async fn changes(api: Api<'_>, mut commits: Commits) -> Result<Page, 
     }
 }
 
-/// Begins a pass: asks whose commits are wanted, for people rename themselves, and where somebody pushed.
+/// Begins a pass: asks where somebody pushed.
 async fn begin(api: Api<'_>, mut commits: Commits) -> Result<Page, ConnectorError> {
-    if let Some((body, etag)) = api.user(commits.etag.as_deref()).await? {
-        let user: User = read(&body, "user.get")?;
-        commits.login = user.login;
-        commits.etag = etag;
-    }
     let walk = repositories::walk(api, &mut commits.repositories).await?;
     let listed = &commits.repositories;
-    // What is seen again may have been pushed to meanwhile, in whatever time.
     if !listed.is_empty() {
         let is_listed = |id: u64| repositories::has(listed, id);
-        commits.read.retain(|id, _| id.parse().is_ok_and(is_listed));
+        // What is seen again may have been pushed to meanwhile, in whatever time.
+        commits
+            .pushes
+            .retain(|id, _| id.parse().is_ok_and(is_listed));
+        // It is asked for by a name, which another repository may have by now.
+        commits.histories.retain(|of| is_listed(of.id));
     }
     for repository in walk.changed {
         let Some(pushed_at) = repository.pushed_at else {
             continue;
         };
         let id = repository.id;
-        let read = commits.read.get(&id.to_string()).copied();
+        let push = commits.pushes.get(&id.to_string());
         let is_asked_for = |of: &History| of.id == id && of.pushed_at == pushed_at;
-        if read == Some(pushed_at.timestamp()) || commits.histories.any(is_asked_for) {
+        if push.is_some_and(|push| push.asked == pushed_at.timestamp())
+            || commits.histories.any(is_asked_for)
+        {
             continue;
         }
         let history = History {
@@ -63,7 +64,7 @@ async fn begin(api: Api<'_>, mut commits: Commits) -> Result<Page, ConnectorErro
             owner: repository.owner.login,
             repository: repository.name,
             pushed_at,
-            read,
+            read: push.and_then(|push| push.read),
         };
         commits.histories.renew(history, |of| of.id == id);
     }
@@ -77,6 +78,10 @@ async fn authored(
     mut commits: Commits,
     job: Job<History>,
 ) -> Result<Page, ConnectorError> {
+    let is_first_page = job.link.is_none();
+    if is_first_page {
+        learn_login(api, &mut commits).await?;
+    }
     let of = &job.of;
     let path = ["repos", &of.owner, &of.repository, "commits"];
     let since = of.read.and_then(overlapped);
@@ -91,12 +96,20 @@ async fn authored(
     };
     let part = api.part(list, job.link.as_deref()).await?;
     let id = of.id;
+    let is_last_page = matches!(&part, Part::Had(items) if items.next.is_none());
+    if is_last_page && learn_login(api, &mut commits).await? {
+        // The commits of nobody were had, or of whoever has taken the former name.
+        commits.histories.add_first(job.of);
+        return page(commits, Vec::new());
+    }
     let now = api.access.clock.now();
     let changes = match commits.histories.settle(job, METHOD, part, now)? {
         Outcome::Had(items, done) => {
             if let Some(of) = done {
-                let pushed_at = of.pushed_at.timestamp();
-                commits.read.insert(id.to_string(), pushed_at);
+                let asked = of.pushed_at.timestamp();
+                let has_any = !is_first_page || !items.is_empty();
+                let read = if has_any { Some(asked) } else { of.read };
+                commits.pushes.insert(id.to_string(), Push { asked, read });
             }
             let (heads, mut changes) = read_all(items, METHOD);
             let given =
@@ -111,6 +124,18 @@ async fn authored(
         }
     };
     page(commits, changes)
+}
+
+/// Asks whose commits are wanted, for people rename themselves; says whether that is news.
+async fn learn_login(api: Api<'_>, commits: &mut Commits) -> Result<bool, ConnectorError> {
+    let Some((body, etag)) = api.user(commits.etag.as_deref()).await? else {
+        return Ok(false);
+    };
+    let user: User = read(&body, "user.get")?;
+    commits.etag = etag;
+    let is_news = user.login != commits.login;
+    commits.login = user.login;
+    Ok(is_news)
 }
 
 /// A page; the pass ends with it where nothing is left to be read.

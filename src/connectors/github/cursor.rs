@@ -161,8 +161,8 @@ pub(super) struct Commits {
     pub(super) etag: Option<String>,
     /// The pages of the repositories as they were when the pass began.
     pub(super) repositories: Vec<Seen>,
-    /// By the id of a repository, up to which push its commits have been read, in seconds of the epoch.
-    pub(super) read: BTreeMap<String, i64>,
+    /// By the id of a repository, for which push its commits were asked for.
+    pub(super) pushes: BTreeMap<String, Push>,
     /// Whose commits are to be read.
     pub(super) histories: Jobs<History>,
 }
@@ -175,6 +175,16 @@ pub(super) struct History {
     pub(super) repository: String,
     /// When it was pushed to last.
     pub(super) pushed_at: DateTime<Utc>,
-    /// Up to which push its commits have been read, as in [`Commits::read`]; none if absent.
+    /// As [`Push::read`].
     pub(super) read: Option<i64>,
 }
+/// Pushes to one repository, in seconds of the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Push {
+    /// The last one after which its commits were asked for.
+    pub(super) asked: i64,
+    /// The last one after which that brought any: what was committed long before may come with the next
+    /// as long as there is none.
+    pub(super) read: Option<i64>,
+}
+

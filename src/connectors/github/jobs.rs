@@ -115,6 +115,13 @@ impl<T> Jobs<T> {
         self.now.push_back(job);
     }
 
+    /// Keeps only such jobs.
+    pub(super) fn retain(&mut self, is_such: impl Fn(&T) -> bool) {
+        for jobs in [&mut self.now, &mut self.later] {
+            jobs.retain(|job| is_such(&job.of));
+        }
+    }
+
     /// Adds what is read next.
     pub(super) fn add_first(&mut self, of: T) {
         self.now.push_front(Job::new(of));

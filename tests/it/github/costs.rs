@@ -25,8 +25,8 @@ async fn a_sync_without_changes_costs_nothing() {
     assert_eq!(run["counts"]["listed"], 0, "{run}");
     let asked = github.asked();
     assert!(asked.iter().all(|asked| asked.status == 304), "{asked:#?}");
-    // The profile twice, the repositories three times, three pages of stars, gists and issues.
-    assert_eq!(asked.len(), 10, "{asked:#?}");
+    // The profile, the repositories three times, three pages of stars, gists and issues.
+    assert_eq!(asked.len(), 9, "{asked:#?}");
     for asked in &asked {
         assert_eq!(asked.headers["x-github-api-version"], "2022-11-28");
         assert!(

@@ -163,16 +163,30 @@ impl Account {
     pub fn delete_repository(&mut self, name: &str) {
         self.repositories
             .retain(|repository| repository["name"] != name);
+        self.commits.remove(name);
     }
 
     /// New commits of the owner's.
     pub fn push(&mut self, name: &str, count: usize) {
+        self.push_of_before(name, count, TimeDelta::zero());
+    }
+
+    /// A push without a commit of the owner's.
+    pub fn push_of_another(&mut self, name: &str) {
+        let now = self.now();
+        self.repository(name)["pushed_at"] = json!(now);
+    }
+
+    /// New commits of the owner's, made so long ago.
+    pub fn push_of_before(&mut self, name: &str, count: usize, ago: TimeDelta) {
         for _ in 0..count {
             let now = self.now();
+            let made = self.born + TimeDelta::seconds(self.seconds) - ago;
+            let made = made.to_rfc3339_opts(SecondsFormat::Secs, true);
             let sha = format!("{:x}", Sha256::digest(self.id().to_string()));
             let sha = &sha[..40];
             let url = format!("{}/repos/{}/{name}/commits/{sha}", self.base, self.login);
-            let who = json!({"name": "Ada", "email": "ada@example.com", "date": now});
+            let who = json!({"name": "Ada", "email": "ada@example.com", "date": made});
             let commit = json!({"sha": sha, "url": url, "author": {"id": USER_ID},
                 "commit": {"message": format!("Commit {sha}"), "author": who, "committer": who},
                 "parents": [], "html_url": format!("https://github.com/x/{name}/commit/{sha}")});
