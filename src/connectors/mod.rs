@@ -301,6 +301,12 @@ pub trait Connector: Send + Sync {
     /// The page at `cursor`, which says of which stream. What is live comes before what is being
     /// filled in from the past.
     async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError>;
+    /// From where the listing that `cursor` is in the middle of begins anew, with what is known whatever
+    /// becomes of it. From the stream's start if absent.
+    fn anew(&self, _cursor: &Cursor) -> Option<Cursor> {
+        None
+    }
+
 
     /// Fetches items, several at a time, in any order; each id is answered once. An error ends the
     /// stream: it concerns all the ids that were not answered. So does [`Access::leaving`], without

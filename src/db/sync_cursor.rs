@@ -21,6 +21,12 @@ pub struct SyncCursor {
     pub listing_run_id: Option<RunId>,
 }
 
+#[derive(FromQueryResult)]
+struct InListing {
+    stream: String,
+    cursor_value: JsonValue,
+}
+
 /// The cursor of a stream, if there is one.
 pub async fn load(
     db: &Db,
@@ -88,21 +94,22 @@ pub async fn clear(tx: &Tx, integration: IntegrationId, stream: &str) -> Result<
     .map(drop)
 }
 
-/// Forgets the cursors of other streams that are in the middle of a listing of `run`: what that has seen
-/// so far is about to be forgotten.
-pub async fn clear_other_listings(
+/// The other streams, with their cursors, that are in the middle of a listing of `run`.
+pub async fn other_listings(
     tx: &Tx,
     integration: IntegrationId,
     run: RunId,
     stream: &str,
-) -> Result<(), DbError> {
-    Sql::new(
-        "DELETE FROM sync_cursors WHERE integration_id = $1 AND listing_run_id = $2 AND stream <> $3",
+) -> Result<Vec<(String, JsonValue)>, DbError> {
+    let found: Vec<InListing> = Sql::new(
+        "SELECT stream, cursor_value FROM sync_cursors
+         WHERE integration_id = $1 AND listing_run_id = $2 AND stream <> $3",
         [integration.into(), run.into(), stream.into()],
     )
-    .execute(&tx.inner)
-    .await
-    .map(drop)
+    .all(&tx.inner)
+    .await?;
+    let pairs = found.into_iter().map(|row| (row.stream, row.cursor_value));
+    Ok(pairs.collect())
 }
 
 /// How far a file that is being imported has come.

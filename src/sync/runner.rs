@@ -302,20 +302,21 @@ impl Active<'_> {
         Err(error.into())
     }
 
-    /// The streams with their cursors, as far as these can be gone on with: a listing that another run
-    /// began cannot. A listing that this run began comes first, because where the next one begins, what
-    /// was seen before is forgotten.
+    /// The streams with their cursors, as far as these can be gone on with: a listing that another run began
+    /// cannot, and begins anew. A listing that this run began comes first, because where the next one begins,
+    /// what was seen before is forgotten.
     async fn streams(&self) -> Result<Vec<(Stream, Option<SyncCursor>)>, DbError> {
         let mut streams = Vec::new();
         for &stream in self.service.connector.streams() {
             let saved =
                 sync_cursor::load(&self.engine.db, self.claim.integration_id, stream.name).await?;
-            let usable = saved.filter(|saved| {
-                saved
-                    .listing_run_id
-                    .is_none_or(|listing_run| listing_run == self.claim.run_id)
+            let usable = saved.map(|saved| match saved.listing_run_id {
+                Some(listing_run) if listing_run != self.claim.run_id => {
+                    self.listing_anew(&saved.cursor_value)
+                }
+                _ => Some(saved),
             });
-            streams.push((stream, usable));
+            streams.push((stream, usable.flatten()));
         }
         streams.sort_by_key(|(_, saved)| {
             let listing_run = saved.as_ref().and_then(|saved| saved.listing_run_id);
@@ -440,8 +441,25 @@ impl Active<'_> {
     /// show everything before to be gone.
     async fn begin_listing(&self, tx: &Tx, stream: Stream) -> Result<(), DbError> {
         let (integration, run) = (self.claim.integration_id, self.claim.run_id);
-        sync_cursor::clear_other_listings(tx, integration, run, stream.name).await?;
+        let now = self.engine.clock.now();
+        for (other, cursor) in
+            sync_cursor::other_listings(tx, integration, run, stream.name).await?
+        {
+            match self.listing_anew(&cursor) {
+                Some(anew) => sync_cursor::save(tx, integration, &other, &anew, now).await?,
+                None => sync_cursor::clear(tx, integration, &other).await?,
+            }
+        }
         sync_listing::begin(tx, run).await
+    }
+
+    /// Where a listing that cannot be gone on with begins anew; at the stream's start if absent.
+    fn listing_anew(&self, cursor: &Cursor) -> Option<SyncCursor> {
+        let cursor_value = self.service.connector.anew(cursor)?;
+        Some(SyncCursor {
+            cursor_value,
+            listing_run_id: None,
+        })
     }
 
     /// The account must be the one whose records are here; a first one brings the records that an

@@ -72,6 +72,17 @@ pub(super) struct Inventory {
     pub(super) scopes: Option<String>,
 }
 
+impl Inventory {
+    /// From which a listing begins anew: what is known of the items outlives one that came to no end.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            newest: self.newest.clone(),
+            scopes: self.scopes.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A whole listing under way.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Under {
@@ -167,6 +178,16 @@ pub(super) struct Commits {
     pub(super) histories: Jobs<History>,
 }
 
+/// Pushes to one repository, in seconds of the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Push {
+    /// The last one after which its commits were asked for.
+    pub(super) asked: i64,
+    /// The last one after which that brought any: what was committed long before may come with the next
+    /// as long as there is none.
+    pub(super) read: Option<i64>,
+}
+
 /// The commits of one repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct History {
@@ -178,13 +199,3 @@ pub(super) struct History {
     /// As [`Push::read`].
     pub(super) read: Option<i64>,
 }
-/// Pushes to one repository, in seconds of the epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Push {
-    /// The last one after which its commits were asked for.
-    pub(super) asked: i64,
-    /// The last one after which that brought any: what was committed long before may come with the next
-    /// as long as there is none.
-    pub(super) read: Option<i64>,
-}
-

@@ -21,6 +21,8 @@ pub(super) struct Listed {
     pub(super) list: List<'static>,
     /// Before the service's id in the id of a record.
     pub(super) prefix: &'static str,
+    /// Without this scope a token of the old kind is not shown all that is in it.
+    pub(super) scope: &'static str,
     /// Whether an item's contents come only when it is asked for.
     pub(super) is_fetched: bool,
     /// The position in it.
@@ -30,6 +32,7 @@ pub(super) struct Listed {
 pub(super) const REPOSITORIES: Listed = Listed {
     list: repositories::REPOSITORIES,
     prefix: "repository",
+    scope: "repo",
     is_fetched: false,
     position: Position::Repositories,
 };
@@ -41,6 +44,7 @@ pub(super) const STARRED: Listed = Listed {
         query: &[("sort", "created"), ("direction", "desc")],
     },
     prefix: "star",
+    scope: "repo",
     is_fetched: false,
     position: Position::Starred,
 };
@@ -52,6 +56,7 @@ pub(super) const GISTS: Listed = Listed {
         query: &[],
     },
     prefix: "gist",
+    scope: "gist",
     is_fetched: true,
     position: Position::Gists,
 };
@@ -126,7 +131,7 @@ pub(super) async fn changes(
             tracing::warn!(list = listed.list.method, error = %error, "a list is not accessible");
             let reason = SkipReason::NotAccessible;
             let skipped = Change::Unwanted(listed.list.method.to_owned(), reason);
-            let next = (listed.position)(Inventory::default()).write()?;
+            let next = (listed.position)(inventory.anew()).write()?;
             return Ok(Page::of(vec![skipped], next, false));
         }
         Err(error) => return Err(error.into()),
@@ -171,6 +176,19 @@ fn take(
     let (heads, mut changes) = read_all::<Head>(items.items, listed.list.method);
     // What could not be read is not gone.
     under.is_partial |= items.is_partial || !changes.is_empty();
+    let is_narrower = is_narrower(
+        listed.scope,
+        inventory.scopes.as_deref(),
+        items.scopes.as_deref(),
+    );
+    if is_narrower {
+        under.is_partial = true;
+        tracing::warn!(
+            list = listed.list.method,
+            scope = listed.scope,
+            "the token lacks the scope that the one before had; nothing is taken to be gone"
+        );
+    }
     for (head, item) in heads {
         let id = format!("{}:{}", listed.prefix, head.id);
         if !listed.is_fetched {
@@ -198,37 +216,29 @@ fn take(
             ..Page::of(changes, next, true)
         });
     }
-    inventory.newest = under.newest.max(inventory.newest.take());
-    let is_narrower = is_narrower(inventory.scopes.as_deref(), items.scopes.as_deref());
-    if is_narrower {
-        tracing::warn!(
-            list = listed.list.method,
-            "the token has fewer scopes than the one before; nothing is taken to be gone"
-        );
-    } else {
+    if !is_narrower {
         inventory.scopes = items.scopes.or(inventory.scopes);
     }
-    let again = Inventory {
-        newest: inventory.newest.clone(),
-        scopes: inventory.scopes.clone(),
-        ..Inventory::default()
-    };
+    // What it does not show, because it was left out or shifted, may have changed before what it shows.
+    let again = inventory.anew();
+    if !under.is_partial {
+        inventory.newest = under.newest.max(inventory.newest);
+    }
     Ok(Page {
         inventory_begins: begins,
-        listing_complete: !under.is_partial && !is_narrower,
+        listing_complete: !under.is_partial,
         again: Some((listed.position)(again).write()?),
         ..Page::of(changes, (listed.position)(inventory).write()?, false)
     })
 }
 
-/// Whether a token lacks a scope that one before it had. Of a fine-grained token GitHub tells none.
-fn is_narrower(before: Option<&str>, now: Option<&str>) -> bool {
+/// Whether a token lacks `scope`, which one before it had. Of a fine-grained token GitHub tells none.
+fn is_narrower(scope: &str, before: Option<&str>, now: Option<&str>) -> bool {
     let (Some(before), Some(now)) = (before, now) else {
         return false;
     };
-    let has: Vec<&str> = now.split(',').map(str::trim).collect();
-    let mut had = before.split(',').map(str::trim);
-    had.any(|scope| !scope.is_empty() && !has.contains(&scope))
+    let has = |scopes: &str| scopes.split(',').any(|other| other.trim() == scope);
+    has(before) && !has(now)
 }
 
 #[cfg(test)]
@@ -236,13 +246,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_narrower_that_lacks_a_scope_of_the_one_before() {
-        let narrower = |before: &str, now: &str| is_narrower(Some(before), Some(now));
+    fn a_token_is_narrower_that_lacks_the_scope_of_the_list_and_no_other() {
+        let narrower = |before: &str, now: &str| is_narrower("gist", Some(before), Some(now));
         assert!(narrower("repo, gist", "repo"));
         assert!(narrower("gist", ""));
         assert!(!narrower("gist, repo", "repo,gist, read:user"));
+        assert!(!narrower("gist, read:user, repo", "gist, repo, user"));
+        assert!(!narrower("read:user, gist", "gist"));
         assert!(!narrower("", "repo"));
-        assert!(!is_narrower(None, Some("repo")));
-        assert!(!is_narrower(Some("repo"), None));
+        assert!(!is_narrower("repo", None, Some("repo")));
+        assert!(!is_narrower("repo", Some("repo"), None));
     }
 }

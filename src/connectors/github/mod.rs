@@ -140,6 +140,16 @@ impl Connector for Github {
         }
     }
 
+    fn anew(&self, cursor: &Cursor) -> Option<Cursor> {
+        let position = match Position::read(cursor).ok()? {
+            Position::Repositories(inventory) => Position::Repositories(inventory.anew()),
+            Position::Starred(inventory) => Position::Starred(inventory.anew()),
+            Position::Gists(inventory) => Position::Gists(inventory.anew()),
+            Position::Profile { .. } | Position::Issues(_) | Position::Commits(_) => return None,
+        };
+        position.write().ok()
+    }
+
     async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError> {
         let api = Api { access };
         match Position::read(cursor)? {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{assert_stored, synced};
 use crate::{
     connector_contract::{connect_github, with_github},
-    doubles::github::Fault,
+    doubles::github::{Account, Fault, Github},
+    harness::TestApp,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,43 +116,162 @@ async fn a_gist_that_changes_while_the_list_is_read_is_fetched_next_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_with_fewer_scopes_than_the_one_before_erases_nothing() {
+async fn a_gist_that_is_not_shown_while_the_list_is_read_is_fetched_next_time() {
+    let (app, github, id) = synced(|account| {
+        account.page_size = 1;
+        for _ in 0..4 {
+            account.add_gist();
+        }
+    })
+    .await;
+    let first = github.with(|account| {
+        let ledger = account.ledger();
+        let gists = ledger.keys().filter_map(|id| id.strip_prefix("gist:"));
+        // The newest come first in the list, and change first.
+        let gists: Vec<&str> = gists.rev().collect();
+        for gist in &gists[..3] {
+            account.edit_gist(gist);
+        }
+        gists[0].to_owned()
+    });
+    // The second moves to the first page, which has been read.
+    let target = format!("/gists/{first}");
+    github.after(&target, move |account| account.delete_gist(&first));
+    for deleted in [0, 0, 1] {
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["counts"]["deleted"]),
+            (&json!("success"), &json!(deleted)),
+            "{run}"
+        );
+    }
+    assert_stored(&app, &github, &id).await;
+}
+
+/// Answers of a list now name these scopes.
+fn with_scopes(github: &Github, list: &str, scopes: &'static str) {
+    github.calm();
+    let fault = Fault::With("x-oauth-scopes", scopes);
+    github.inject(list, 0, usize::MAX, fault);
+}
+
+/// How many records some syncs erase, before each of which a list changes.
+async fn deleted(app: &TestApp, github: &Github, id: &str, change: fn(&mut Account)) -> u64 {
+    let mut deleted = 0;
+    for _ in 0..3 {
+        github.with(change);
+        let run = app.sync(id).await;
+        assert_eq!(run["status"], "success", "{run}");
+        deleted += run["counts"]["deleted"].as_u64().unwrap();
+    }
+    deleted
+}
+
+fn add_gist(account: &mut Account) {
+    account.add_gist();
+}
+
+fn delete_a_gist(account: &mut Account) {
+    let ledger = account.ledger();
+    let gist = ledger.keys().find_map(|id| id.strip_prefix("gist:"));
+    account.delete_gist(gist.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_the_scope_that_the_one_before_had_erases_nothing() {
     let (app, github) = with_github(|account| {
         account.add_gist();
         account.add_gist();
     })
     .await;
     let id = connect_github(&app).await;
-    let with_scopes = |scopes| {
-        github.calm();
-        github.inject(
-            "/gists",
-            0,
-            usize::MAX,
-            Fault::With("x-oauth-scopes", scopes),
-        );
-    };
-    with_scopes("gist, repo");
+    with_scopes(&github, "/gists", "gist, read:user, repo");
     assert_eq!(app.sync(&id).await["status"], "success");
-    with_scopes("repo");
+    with_scopes(&github, "/gists", "repo");
+    github.with(delete_a_gist);
+    assert_eq!(deleted(&app, &github, &id, add_gist).await, 0);
+    // Others that it lacks make no difference.
+    with_scopes(&github, "/gists", "gist, repo, user");
+    assert_eq!(deleted(&app, &github, &id, add_gist).await, 1);
+    with_scopes(&github, "/gists", "gist");
+    github.with(delete_a_gist);
+    assert_eq!(deleted(&app, &github, &id, add_gist).await, 1);
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scopes_that_a_list_was_seen_with_outlive_one_that_came_to_no_end() {
+    // Where it is refused, and where a run ends in its middle.
+    for (after, status, ends) in [(0, 403, "success"), (1, 502, "failed")] {
+        let (app, github) = with_github(|account| {
+            account.page_size = 1;
+            account.add_gist();
+            account.add_gist();
+        })
+        .await;
+        let id = connect_github(&app).await;
+        with_scopes(&github, "/gists", "gist, repo");
+        assert_eq!(app.sync(&id).await["status"], "success");
+        github.calm();
+        github.with(|account| {
+            delete_a_gist(account);
+            account.add_gist();
+        });
+        github.inject("/gists", after, usize::MAX, Fault::status(status));
+        let run = app.sync(&id).await;
+        assert_eq!(run["status"], ends, "{run}");
+        with_scopes(&github, "/gists", "repo");
+        assert_eq!(
+            deleted(&app, &github, &id, add_gist).await,
+            0,
+            "after {status}"
+        );
+        with_scopes(&github, "/gists", "repo, gist");
+        assert_eq!(
+            deleted(&app, &github, &id, add_gist).await,
+            1,
+            "after {status}"
+        );
+        assert_stored(&app, &github, &id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scopes_that_a_list_was_seen_with_outlive_the_listing_of_another() {
+    let (app, github) = with_github(|account| {
+        account.page_size = 2;
+        for number in 1..=4 {
+            account.star(&format!("a/{number}"));
+        }
+    })
+    .await;
+    let id = connect_github(&app).await;
+    with_scopes(&github, "/user/starred", "repo");
+    assert_eq!(app.sync(&id).await["status"], "success");
+    github.calm();
     github.with(|account| {
         let ledger = account.ledger();
-        let gist = ledger.keys().find_map(|id| id.strip_prefix("gist:"));
-        account.delete_gist(gist.unwrap());
+        let star = ledger.keys().find_map(|id| id.strip_prefix("star:"));
+        account.unstar(star.unwrap().parse().unwrap());
+        account.add_gist();
     });
-    let deleted = async |times: usize| {
-        let mut deleted = 0;
-        for _ in 0..times {
-            github.with(|account| drop(account.add_gist()));
-            let run = app.sync(&id).await;
-            assert_eq!(run["status"], "success", "{run}");
-            deleted += run["counts"]["deleted"].as_u64().unwrap();
-        }
-        deleted
-    };
-    assert_eq!(deleted(3).await, 0);
-    with_scopes("repo, gist, read:user");
-    assert_eq!(deleted(2).await, 1);
+    // The second page of the stars fails, then the gists are listed, and then the token is another.
+    github.inject("/user/starred", 1, 5, Fault::status(502));
+    github.inject("/user/starred", 0, 1, Fault::With("x-oauth-scopes", "repo"));
+    github.inject(
+        "/user/starred",
+        0,
+        usize::MAX,
+        Fault::With("x-oauth-scopes", ""),
+    );
+    github.asked();
+    let like = |account: &mut Account| account.like("c/d");
+    assert_eq!(deleted(&app, &github, &id, like).await, 0);
+    let asked = github.asked();
+    let failed = asked.iter().filter(|asked| asked.status == 502);
+    assert_eq!(failed.count(), 5, "{asked:#?}");
+    with_scopes(&github, "/user/starred", "repo");
+    assert_eq!(deleted(&app, &github, &id, like).await, 1);
     assert_stored(&app, &github, &id).await;
 }
 
