@@ -210,6 +210,9 @@ pub enum Fetched {
     Raw(RawItem),
     /// The service no longer has it.
     Missing,
+    /// The service answers, and does not give this item, though it may still be there; the text says why
+    /// and holds no secret.
+    Withheld(String),
     /// Deliberately not taken.
     Skipped(SkipReason),
     /// This item failed, others may do well; the text says why and holds no secret.
@@ -298,15 +301,15 @@ pub trait Connector: Send + Sync {
     /// The listing that `cursor` is in the middle of.
     fn listing(&self, cursor: &Cursor) -> Option<Listing>;
 
-    /// The page at `cursor`, which says of which stream. What is live comes before what is being
-    /// filled in from the past.
-    async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError>;
     /// From where the listing that `cursor` is in the middle of begins anew, with what is known whatever
     /// becomes of it. From the stream's start if absent.
     fn anew(&self, _cursor: &Cursor) -> Option<Cursor> {
         None
     }
 
+    /// The page at `cursor`, which says of which stream. What is live comes before what is being
+    /// filled in from the past.
+    async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError>;
 
     /// Fetches items, several at a time, in any order; each id is answered once. An error ends the
     /// stream: it concerns all the ids that were not answered. So does [`Access::leaving`], without

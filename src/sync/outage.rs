@@ -68,7 +68,7 @@ pub(super) async fn service_answers(active: &Active<'_>) -> Result<Option<bool>,
         answer,
         Some(Ok((
             _,
-            Fetched::Raw(_) | Fetched::Missing | Fetched::Skipped(_)
+            Fetched::Raw(_) | Fetched::Missing | Fetched::Withheld(_) | Fetched::Skipped(_)
         )))
     );
     Ok(Some(given))

@@ -420,7 +420,7 @@ fn ready_entry(reader: &Reader, item: Fetching) -> Ready {
             fetched: false,
             permits,
         },
-        Fetched::Failed(detail) => Ready {
+        Fetched::Withheld(detail) | Fetched::Failed(detail) => Ready {
             entry: Entry::Fail(id, detail),
             bytes: 0,
             fetched: false,

@@ -43,8 +43,12 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
             code: DELETED,
             detail: words(status, &message),
         },
-        // 451: taken down for legal reasons.
-        404 | 410 | 451 => Class::NotFound,
+        404 | 410 => Class::NotFound,
+        // Taken down for legal reasons.
+        451 => Class::Rejected {
+            code: NOT_ACCESSIBLE,
+            detail: words(status, &message),
+        },
         408 | 500..=599 => Class::Retry,
         _ => rejected(status, &message),
     }
@@ -175,9 +179,11 @@ mod tests {
     #[test]
     fn each_documented_error_has_its_class() {
         assert_eq!(class(401, &[], "Bad credentials"), Class::Unauthorized);
-        for status in [404, 410, 451] {
+        for status in [404, 410] {
             assert_eq!(class(status, &[], "Not Found"), Class::NotFound);
         }
+        let said = "Repository access blocked";
+        assert_eq!(code(class(451, &[], said)), NOT_ACCESSIBLE);
         assert_eq!(code(class(410, &[], "This issue was deleted")), DELETED);
         let said = "Issues has been disabled in this repository.";
         assert_eq!(class(410, &[], said), Class::NotFound);

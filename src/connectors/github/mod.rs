@@ -213,9 +213,9 @@ async fn fetch(api: Api<'_>, id: String) -> (String, Result<Fetched, ClientError
             body,
             large: None,
         })),
-        Err(ClientError::NotFound | ClientError::Rejected { code: DELETED, .. }) => {
-            Ok(Fetched::Missing)
-        }
+        Err(ClientError::Rejected { code: DELETED, .. }) => Ok(Fetched::Missing),
+        // The list shows what is gone; what it shows may be had later.
+        Err(error @ ClientError::NotFound) => Ok(Fetched::Withheld(error.to_string())),
         Err(ClientError::TooLarge(_)) => Ok(Fetched::Skipped(SkipReason::TooLarge)),
         Err(error) if is_not_accessible(&error) => Ok(Fetched::Skipped(SkipReason::NotAccessible)),
         Err(error) => Err(error),

@@ -85,7 +85,7 @@ mod tests {
                 }
                 Fetched::Missing => "missing".into(),
                 Fetched::Skipped(reason) => reason.as_str().into(),
-                Fetched::Failed(reason) => format!("failed: {reason}"),
+                Fetched::Withheld(reason) | Fetched::Failed(reason) => format!("failed: {reason}"),
             };
             assert!(answers.insert(id.clone(), text).is_none(), "{id} twice");
         }

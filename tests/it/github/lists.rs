@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use nucleus::domain::Clock;
 use serde_json::{Value, json};
 
-use super::{assert_stored, synced};
+use super::{assert_stored, skipped, synced};
 use crate::{
     connector_contract::{connect_github, with_github},
     doubles::github::{Account, Fault, Github},
@@ -490,5 +490,60 @@ async fn many_gists_that_go_on_failing_hold_up_nothing_else() {
     }
     github.calm();
     assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_the_list_shows_is_not_gone_whatever_is_said_of_it() {
+    let (app, github, id) = synced(add_gist).await;
+    let edit = || {
+        github.with(|account| {
+            let ledger = account.ledger();
+            let gist = ledger.keys().find_map(|id| id.strip_prefix("gist:"));
+            account.edit_gist(gist.unwrap());
+        });
+    };
+    for status in [404, 410] {
+        edit();
+        github.inject("/gists/", 0, 1, Fault::status(status));
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["error"]["code"], &run["counts"]["deleted"]),
+            (&json!("gaps_open"), &json!(0)),
+            "{run}"
+        );
+        let run = app.sync(&id).await;
+        assert_eq!(
+            (&run["status"], &run["counts"]["updated"]),
+            (&json!("success"), &json!(1)),
+            "{run}"
+        );
+        assert_stored(&app, &github, &id).await;
+    }
+    edit();
+    github.inject("/gists/", 0, 1, Fault::status(451));
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], skipped(&run), &run["counts"]["deleted"]),
+        (&json!("success"), &json!({"not_accessible": 1}), &json!(0)),
+        "{run}"
+    );
+    edit();
+    assert_eq!(app.sync(&id).await["counts"]["updated"], 1);
+    assert_stored(&app, &github, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gist_that_goes_before_it_is_fetched_is_given_up() {
+    let (app, github, id) = synced(add_gist).await;
+    let gist = github.with(|account| account.add_gist());
+    github.after("/gists?", move |account| account.delete_gist(&gist));
+    let mut ends = Vec::new();
+    for _ in 0..6 {
+        ends.push(app.sync(&id).await["status"].as_str().unwrap().to_owned());
+    }
+    let (trying, over) = ends.split_at(4);
+    assert!(trying.iter().all(|end| end == "partial"), "{ends:?}");
+    assert!(over.iter().all(|end| end == "success"), "{ends:?}");
     assert_stored(&app, &github, &id).await;
 }
