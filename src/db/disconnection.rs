@@ -87,7 +87,7 @@ pub async fn begin(tx: &Tx, row: &Disconnection) -> Result<Disconnection, DbErro
     Ok(row.clone())
 }
 
-/// The service answered.
+/// The service answered; [`DbError::NotFound`] where somebody else has come to the end of it since.
 pub async fn answered(
     tx: &Tx,
     id: DisconnectionId,
@@ -95,7 +95,7 @@ pub async fn answered(
     detail: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<(), DbError> {
-    Sql::new(
+    let changed = Sql::new(
         "UPDATE disconnections SET outcome = $2, detail = $3, answered_at = $4
          WHERE id = $1 AND finished_at IS NULL",
         [
@@ -106,19 +106,22 @@ pub async fn answered(
         ],
     )
     .execute(&tx.inner)
-    .await
-    .map(drop)
+    .await?;
+    match changed {
+        0 => Err(DbError::NotFound),
+        _ => Ok(()),
+    }
 }
 
-/// Goes on with a removal, which nobody else can before this transaction ends: its lease is renewed, and
-/// that of its entity, where the whole entity is being removed. Gives the row, as a request that came since
-/// may have changed it; [`DbError::NotFound`] where somebody else has come to its end.
+/// Goes on with it, which nobody else can before this transaction ends: its lease is renewed, and that of
+/// its entity, where the whole entity is being removed. Gives the row, as a request that came since may have
+/// changed it; [`DbError::NotFound`] where somebody else has come to its end.
 pub async fn go_on(tx: &Tx, id: DisconnectionId) -> Result<Disconnection, DbError> {
     let now = now_ms(&tx.inner);
     let row: Disconnection = Sql::new(
         format!(
             "UPDATE disconnections SET lease_until = {now} + {LEASE_MS},
-                record_count = coalesce(record_count, 0)
+                record_count = CASE WHEN records IS NOT NULL THEN coalesce(record_count, 0) END
              WHERE id = $1 AND finished_at IS NULL RETURNING *"
         ),
         [id.into()],
@@ -141,8 +144,9 @@ pub async fn add_records(tx: &Tx, id: DisconnectionId, count: u64) -> Result<(),
     .map(drop)
 }
 
-/// It is done as far as `row` says. Where a removal has been asked for since, the row stays for that.
-pub async fn finish(tx: &Tx, row: &Disconnection, now: DateTime<Utc>) -> Result<(), DbError> {
+/// It is done as far as `row` says. `false` where somebody else has come to its end, and where a removal has
+/// been asked for since, for which the row stays.
+pub async fn finish(tx: &Tx, row: &Disconnection, now: DateTime<Utc>) -> Result<bool, DbError> {
     Sql::new(
         "UPDATE disconnections SET finished_at = $2, lease_until = NULL
          WHERE id = $1 AND finished_at IS NULL AND (records IS NULL OR $3)",
@@ -150,7 +154,7 @@ pub async fn finish(tx: &Tx, row: &Disconnection, now: DateTime<Utc>) -> Result<
     )
     .execute(&tx.inner)
     .await
-    .map(drop)
+    .map(|changed| changed == 1)
 }
 
 /// Whether the access of the integration is being ended. Whoever gives it a new one asks after having
@@ -166,21 +170,22 @@ pub async fn is_under_way(tx: &Tx, id: IntegrationId) -> Result<bool, DbError> {
     Ok(found.is_some())
 }
 
-/// Takes up to `limit` of those whose carrier is gone.
-pub async fn take_abandoned(db: &Db, limit: u64) -> Result<Vec<Disconnection>, DbError> {
+/// Takes the one whose carrier has been gone the longest. One at a time: what waits for its turn would lose
+/// its lease meanwhile.
+pub async fn take_abandoned(db: &Db) -> Result<Option<Disconnection>, DbError> {
     let tx = db.begin().await?;
     let now = now_ms(&tx.inner);
     let taken = Sql::new(
         format!(
             "UPDATE disconnections SET lease_until = {now} + {LEASE_MS}
-             WHERE finished_at IS NULL AND id IN (
+             WHERE finished_at IS NULL AND lease_until < {now} AND id IN (
                 SELECT id FROM disconnections WHERE finished_at IS NULL AND lease_until < {now}
-                ORDER BY lease_until LIMIT $1)
+                ORDER BY lease_until LIMIT 1)
              RETURNING *"
         ),
-        [(limit as i64).into()],
+        [],
     )
-    .all(&tx.inner)
+    .one(&tx.inner)
     .await?;
     tx.commit().await?;
     Ok(taken)

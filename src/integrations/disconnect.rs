@@ -39,8 +39,6 @@ use crate::{
 /// Records kept or deleted in one transaction, which is over in a fraction of a second: others wait for
 /// the positions of its events, and on SQLite for all of it.
 const AT_ONCE: u64 = 500;
-/// Interrupted disconnections that are taken up at once.
-const TAKE: u64 = 100;
 
 /// What becomes of the records of a removed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +155,7 @@ impl Integrations {
                 tracing::error!(entity.id = %id, error, "a removal is taken up again later");
             }
         }
-        for row in disconnection::take_abandoned(&self.db, TAKE).await? {
+        while let Some(row) = disconnection::take_abandoned(&self.db).await? {
             tracing::warn!(integration.id = %row.integration_id, "an interrupted disconnection is taken up");
             let found = integration::find(&self.db, Scope::Operator, row.integration_id).await;
             let done = match found {
@@ -165,12 +163,14 @@ impl Integrations {
                 Err(error) => Err(error.into()),
                 Ok(found) => self.carry_out(&row, &found).await.map(drop),
             };
-            if let Err(error) = done {
-                tracing::error!(
+            match done {
+                // Somebody else has come to its end.
+                Ok(()) | Err(IntegrationError::Db(DbError::NotFound)) => {}
+                Err(error) => tracing::error!(
                     integration.id = %row.integration_id,
                     error = errors::chain(&error),
                     "a disconnection is taken up again later"
-                );
+                ),
             }
         }
         Ok(())
@@ -259,7 +259,7 @@ impl Integrations {
         if let Some(kept) = Revocation::kept(row) {
             return Ok(kept);
         }
-        let revocation = self.revoke_grant_of(found).await?;
+        let revocation = self.revoke_grant_of(found, row.id).await?;
         fail::fail_point!("disconnect.revoked");
         let tx = self.db.begin().await?;
         let (word, detail) = (revocation.as_str(), revocation.detail());
@@ -333,6 +333,12 @@ impl Integrations {
         let revocation = self.revoke(row, found).await?;
         let now = self.clock.now();
         let tx = self.db.begin().await?;
+        // Takes the row, before that of the disconnection as all do.
+        integration::update(&tx, found.id, integration::Update::default(), now).await?;
+        if !disconnection::finish(&tx, row, now).await? {
+            // What is connected by now is not what was to end.
+            return Ok(revocation);
+        }
         // A refresh may have replaced the credentials meanwhile.
         let found = &integration::find_in(&tx, Scope::Operator, found.id).await?;
         let mut destroyed = None;
@@ -351,7 +357,6 @@ impl Integrations {
                 }
             }
         }
-        disconnection::finish(&tx, row, now).await?;
         self.write_down(&tx, found, Action::IntegrationChange)
             .await?;
         tx.commit().await?;

@@ -8,7 +8,7 @@ use crate::{
     audit::Attempt,
     db::{
         DbError,
-        disconnection::Disconnection,
+        disconnection::{self, Disconnection, DisconnectionId},
         grant::{self, Grant},
         integration::Integration,
     },
@@ -102,7 +102,13 @@ fn revoking_token(
 }
 
 impl Integrations {
-    pub(super) async fn revoke_grant_of(&self, found: &Integration) -> Result<Revocation, DbError> {
+    /// Revokes the grant of an integration whose access is being ended. [`DbError::NotFound`] where somebody
+    /// else has come to the end of that.
+    pub(super) async fn revoke_grant_of(
+        &self,
+        found: &Integration,
+        ending: DisconnectionId,
+    ) -> Result<Revocation, DbError> {
         let service = found.service()?;
         if found.secret_path.is_none() {
             return Ok(Revocation::NoCredentials);
@@ -126,6 +132,11 @@ impl Integrations {
         let revoking = self
             .tokens
             .undisturbed(found.id, |mut credentials| async move {
+                // Once it is over the account may be connected again. Asked after they were read, because
+                // then these are the credentials that are to end.
+                let tx = self.db.begin().await?;
+                disconnection::go_on(&tx, ending).await?;
+                tx.commit().await?;
                 let now = self.clock.now();
                 let has_ended = credentials
                     .access_token_expires_at

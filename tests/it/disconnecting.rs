@@ -1,8 +1,16 @@
 //! Ending the access to accounts, one by one and all at once: what the services are asked and answer, what
 //! is gone afterwards, and what becomes of a removal whose process dies.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, future::join_all, stream};
+use nucleus::{
+    db::{DbError, disconnection},
+    domain::audit::Origin,
+    integrations::IntegrationError,
+};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::{
     child::{PATIENCE, Server, World, happens, moment},
@@ -484,6 +492,46 @@ async fn an_interrupted_removal_takes_no_new_credentials_with_it() {
     let (status, again) = connect_by_oauth(api, "gmail", &entity).await;
     assert_eq!(status, 201, "{again}");
     serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_late_ends_nothing_that_was_connected_since() {
+    if !cfg!(feature = "failpoints") {
+        panic!("the crash points are not compiled in: run with --features failpoints");
+    }
+    let server = AuthorizationServer::steady().await;
+    let app = Arc::new(start(&server).await);
+    let id = connect(&app, &server).await;
+    let (other, _) = app.beside(chrono::TimeDelta::zero()).await;
+    // The first is stopped before it asks the service, for longer than its lease.
+    let (meanwhile, runtime) = (Arc::clone(&app), Handle::current());
+    let (consents, path) = (server.clone(), format!("/integrations/{id}"));
+    fail::cfg_callback("disconnect.begun", move || {
+        fail::remove("disconnect.begun");
+        let ending_and_connecting = async {
+            disconnection::end_leases(&other.engine.db).await.unwrap();
+            other.integrations.resume_disconnections().await;
+            assert_eq!(consents.ended(), [Some(Ended::Revoked)]);
+            let token = consents.consent("me@example.com");
+            let body = json!({"credentials": {"refresh_token": token}});
+            meanwhile.send("PATCH", &path, Some(body)).await
+        };
+        let (status, changed) =
+            tokio::task::block_in_place(|| runtime.block_on(ending_and_connecting));
+        assert_eq!((status, &changed["status"]), (200, &json!("active")));
+    })
+    .unwrap();
+    let late = app.app.integrations.revoke_access(id.parse().unwrap());
+    let late = Origin::command().scope(late).await;
+    let is_over = matches!(late, Err(IntegrationError::Db(DbError::NotFound)));
+    assert!(is_over, "{late:?}");
+    assert_eq!(server.ended(), [Some(Ended::Revoked), None]);
+    assert_eq!(app.live_versions().await.len(), 1);
+    server.hand_out(app.google.access_token());
+    let tested = app
+        .post(&format!("/integrations/{id}/test"), json!({}))
+        .await;
+    assert_eq!(tested["is_valid"], true, "{tested}");
 }
 
 /// How one service is asked to revoke a grant: the call, whether the client says who it is, and whether

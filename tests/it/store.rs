@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod audit;
+mod disconnections;
 mod idempotency;
 mod indexes;
 mod integrations;

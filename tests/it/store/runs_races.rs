@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Waits until a statement in the test's database waits for a lock.
-async fn until_somebody_waits(test: &TestDb) {
+pub async fn until_somebody_waits(test: &TestDb) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while test.number(waiting).await == 0 {
