@@ -33,6 +33,7 @@ mod m019_disconnections;
 mod m020_endings;
 mod m021_audit_heads;
 mod m022_records_of_entities;
+mod m023_unscheduled;
 
 /// All changes, in order.
 pub struct Migrator;
@@ -63,6 +64,7 @@ impl MigratorTrait for Migrator {
             Box::new(m020_endings::Migration),
             Box::new(m021_audit_heads::Migration),
             Box::new(m022_records_of_entities::Migration),
+            Box::new(m023_unscheduled::Migration),
         ]
     }
 }

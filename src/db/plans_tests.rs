@@ -211,6 +211,10 @@ async fn tick(db: &Db, of: &Integration) {
         sync_run::free_abandoned(tx, false).await.unwrap();
     })
     .await;
+    let services = [ServiceName::Gmail, ServiceName::Github];
+    standing::schedule_forgotten(db, services.into_iter(), now())
+        .await
+        .unwrap();
     sync_listing::sweep(db, 100).await.unwrap();
     outbox::purge(db, now(), 100).await.unwrap();
     idempotency_key::purge(db, now(), 100).await.unwrap();

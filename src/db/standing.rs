@@ -4,7 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Db, DbError, Sql, Tx, integration::Integration};
-use crate::domain::{IntegrationId, sync::IntegrationStatus};
+use crate::domain::{IntegrationId, ServiceName, sync::IntegrationStatus};
 
 /// A connection that no sync asks about is looked at so often: none without a connector, and one that
 /// has ended, in case that the service was wrong.
@@ -152,6 +152,29 @@ pub async fn due(db: &Db, now: DateTime<Utc>, limit: u64) -> Result<Vec<Integrat
     )
     .all(db.reader())
     .await
+}
+
+/// Connections of these services that no schedule asks about are due now: they were made, or synced last, by
+/// a program without the connector. Says how many.
+pub async fn schedule_forgotten(
+    db: &Db,
+    services: impl ExactSizeIterator<Item = ServiceName>,
+    now: DateTime<Utc>,
+) -> Result<u64, DbError> {
+    if services.len() == 0 {
+        return Ok(0);
+    }
+    let tx = db.begin().await?;
+    let scheduled = Sql::new(
+        "UPDATE entity_integrations SET next_sync_at = $1, next_check_at = NULL
+         WHERE next_sync_at IS NULL AND status IN ('active', 'error') AND service_name IN ",
+        [now.into()],
+    )
+    .tuple(services.map(ServiceName::as_str))
+    .execute(&tx.inner)
+    .await?;
+    tx.commit().await?;
+    Ok(scheduled)
 }
 
 /// Moves `next_sync_at` on, if it is still `before`: of several schedulers one succeeds.

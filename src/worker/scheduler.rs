@@ -80,6 +80,8 @@ pub async fn tick(app: &App) -> Result<Report, DbError> {
 }
 
 async fn keep_house(app: &App) -> Result<Report, DbError> {
+    // Before the pass, which asks for their syncs.
+    schedule_forgotten(app).await?;
     let report = pass(app).await?;
     while sync_listing::sweep(&app.engine.db, SWEEP).await? == SWEEP {}
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
@@ -97,6 +99,19 @@ async fn keep_house(app: &App) -> Result<Report, DbError> {
     app.integrations.sweep_secrets().await;
     while log_audit_heads(app).await? == HEADS {}
     Ok(report)
+}
+
+/// Connections whose service has a connector by now get a schedule.
+async fn schedule_forgotten(app: &App) -> Result<(), DbError> {
+    let services = app.engine.services.keys().copied();
+    let forgotten = standing::schedule_forgotten(&app.engine.db, services, app.now()).await?;
+    if forgotten > 0 {
+        tracing::info!(
+            integrations = forgotten,
+            "connections that can be synced by now are scheduled"
+        );
+    }
+    Ok(())
 }
 
 /// Logs where the chains of the audit log end: what the log's keeper has tells of a chain that was made

@@ -128,3 +128,31 @@ async fn a_connection_that_ended_is_asked_about_ever_more_rarely_and_comes_back_
     }
     assert_eq!(asked, [1, 2, 4, 8, 16, 32, 64]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_connected_before_there_was_a_connector_is_synced_once_there_is() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let id = connect(&app, &server).await;
+    let without = connect_at(&app, &server, "twitter").await;
+    server.hand_out(app.google.access_token());
+    // As a program without the connector leaves it.
+    let forgotten = "UPDATE entity_integrations SET next_sync_at = NULL, next_check_at = created_at
+                     RETURNING service_name";
+    app.rows(forgotten, forgotten).await;
+    assert_eq!(app.tick().await.requested, 1);
+    app.drain().await;
+    let found = app.integration(&id).await;
+    assert_eq!(found["last_sync_status"], "success", "{found}");
+    assert!(found["next_sync_at"].is_string(), "{found}");
+    let found = app.integration(&without).await;
+    assert_eq!(found["next_sync_at"], Value::Null, "{found}");
+    assert_eq!(check(&app).await, 1, "the other one");
+    // One that its owner has switched off stays off.
+    let path = format!("/integrations/{id}");
+    let off = Some(json!({"status": "inactive"}));
+    assert_eq!(app.send("PATCH", &path, off).await.0, 200);
+    app.rows(forgotten, forgotten).await;
+    assert_eq!(app.tick().await.requested, 0);
+    assert_eq!(app.integration(&id).await["next_sync_at"], Value::Null);
+}

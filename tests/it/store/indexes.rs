@@ -11,7 +11,7 @@ use nucleus::{
         sync_run::{self, WorkerId},
     },
     demo::generate,
-    domain::{RunId, event::encode_position, sync::Scope},
+    domain::{RunId, ServiceName, event::encode_position, sync::Scope},
 };
 use serde_json::json;
 
@@ -101,6 +101,13 @@ async fn schedules_and_integrations_are_found_by_index() {
         })
         .await;
     }
+    uses(&test, "entity_integrations_unscheduled", async |db| {
+        let services = [ServiceName::Gmail, ServiceName::Github];
+        standing::schedule_forgotten(db, services.into_iter(), at(1))
+            .await
+            .unwrap();
+    })
+    .await;
     let row = connect_gmail(&test.db).await;
     uses(&test, "entity_integrations_pkey", async |db| {
         integration::find(db, Scope::Entity(row.entity_id), row.id)
