@@ -63,6 +63,8 @@ pub(super) fn start_loops(app: &Arc<App>, shutdown: &CancellationToken, tasks: &
     tasks.spawn(loops.watch("scheduler", schedule));
     let check = scheduler::check_connections(Arc::clone(app), shutdown.clone());
     tasks.spawn(loops.watch("checks", check));
+    let clean = scheduler::clean_up_each_minute(Arc::clone(app), shutdown.clone());
+    tasks.spawn(loops.watch("cleaning", clean));
     let save = scheduler::save_totals(Arc::clone(app), shutdown.clone());
     tasks.spawn(loops.watch("metrics", save));
     if let Queue::Broker(broker) = app.queue.clone() {
@@ -103,6 +105,10 @@ pub async fn work(config: &Config) -> anyhow::Result<()> {
     tasks.spawn(worker::work(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::sweep(Arc::clone(&app), shutdown.clone()));
     tasks.spawn(scheduler::check_connections(
+        Arc::clone(&app),
+        shutdown.clone(),
+    ));
+    tasks.spawn(scheduler::clean_up_each_minute(
         Arc::clone(&app),
         shutdown.clone(),
     ));

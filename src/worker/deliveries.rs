@@ -191,7 +191,7 @@ async fn request(app: &App, owner: WorkerId, delivery: Delivery, shutdown: &Canc
 
 /// Makes the scheduler's pass. A tick that fails comes again.
 async fn tick(app: &App, delivery: Delivery) {
-    match scheduler::tick(app).await {
+    match scheduler::keep_house(app).await {
         Ok(report) => {
             tracing::info!(
                 requested = report.requested,

@@ -32,6 +32,8 @@ const HOUSEKEEPING_EVERY: u32 = 12;
 const DUE: u64 = 100;
 /// Rows removed in one transaction.
 const SWEEP: u64 = 2_000;
+/// What asks services and the secret store does not keep a single pass for longer.
+const LONGEST_CLEANING: Duration = Duration::from_secs(30);
 /// What services answered when they were asked to revoke is kept so long.
 const DISCONNECTIONS_KEPT: TimeDelta = TimeDelta::days(365);
 
@@ -58,7 +60,7 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     let mut passes = 0_u32;
     loop {
         let result = if passes.is_multiple_of(HOUSEKEEPING_EVERY) {
-            tick(&app).await
+            keep_house(&app).await
         } else {
             pass(&app).await
         };
@@ -73,13 +75,26 @@ pub async fn run(app: Arc<App>, shutdown: CancellationToken) {
     }
 }
 
-/// One pass with housekeeping.
+/// One pass with everything that is done by the clock. What asks others comes last, and is left for the next
+/// time where they take long.
 pub async fn tick(app: &App) -> Result<Report, DbError> {
-    let origin = Origin::system(Interface::Scheduler);
-    origin.scope(keep_house(app)).await
+    let report = keep_house(app).await?;
+    if tokio::time::timeout(LONGEST_CLEANING, clean_up(app))
+        .await
+        .is_err()
+    {
+        tracing::warn!("services or the secret store take long; the rest is done the next time");
+    }
+    Ok(report)
 }
 
-async fn keep_house(app: &App) -> Result<Report, DbError> {
+/// One pass with what is to be done in the database, where nobody waits for anybody outside.
+pub async fn keep_house(app: &App) -> Result<Report, DbError> {
+    let origin = Origin::system(Interface::Scheduler);
+    origin.scope(pass_and_purge(app)).await
+}
+
+async fn pass_and_purge(app: &App) -> Result<Report, DbError> {
     // Before the pass, which asks for their syncs.
     schedule_forgotten(app).await?;
     let report = pass(app).await?;
@@ -87,16 +102,8 @@ async fn keep_house(app: &App) -> Result<Report, DbError> {
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
     while outbox::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
     while idempotency_key::purge(&app.engine.db, app.now(), SWEEP).await? == SWEEP {}
-    if let Err(error) = connect::sweep(&app.engine, &app.integrations).await {
-        tracing::error!(
-            error = errors::chain(&error),
-            "OAuth flows that are over could not be swept"
-        );
-    }
-    app.integrations.resume_disconnections().await;
     let old = app.now() - DISCONNECTIONS_KEPT;
     while disconnection::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}
-    app.integrations.sweep_secrets().await;
     while log_audit_heads(app).await? == HEADS {}
     Ok(report)
 }
@@ -112,6 +119,41 @@ async fn schedule_forgotten(app: &App) -> Result<(), DbError> {
         );
     }
     Ok(())
+}
+
+/// Takes up what others left half done at services and in the secret store. A service that is slow keeps it
+/// for minutes.
+async fn clean_up(app: &App) {
+    let cleaning = async {
+        if let Err(error) = connect::sweep(&app.engine, &app.integrations).await {
+            tracing::error!(
+                error = errors::chain(&error),
+                "OAuth flows that are over could not be swept"
+            );
+        }
+        app.integrations.resume_disconnections().await;
+        app.integrations.sweep_secrets().await;
+    };
+    Origin::system(Interface::Scheduler).scope(cleaning).await;
+}
+
+/// Once a minute takes up what others left half done at services and in the secret store, until `shutdown`.
+/// Apart from the passes, so that no service keeps the syncs of others waiting.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "passes are on the machine's clock"
+)]
+pub async fn clean_up_each_minute(app: Arc<App>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = clean_up(&app) => {}
+            () = shutdown.cancelled() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY * HOUSEKEEPING_EVERY) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
 }
 
 /// Logs where the chains of the audit log end: what the log's keeper has tells of a chain that was made

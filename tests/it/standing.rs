@@ -2,10 +2,17 @@
 //! no sync asks about are looked at by themselves.
 
 use chrono::TimeDelta;
+use nucleus::{
+    db::disconnection::{self, Disconnection},
+    domain::ids::Id,
+    worker::scheduler,
+};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    child::{PATIENCE, happens},
     doubles::authorization_server::{AuthorizationServer, Call, Failure},
     harness::TestApp,
     refreshes::{connect, connect_at, start},
@@ -155,4 +162,52 @@ async fn what_was_connected_before_there_was_a_connector_is_synced_once_there_is
     app.rows(forgotten, forgotten).await;
     assert_eq!(app.tick().await.requested, 0);
     assert_eq!(app.integration(&id).await["next_sync_at"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_slow_keeps_no_due_sync_waiting() {
+    let server = AuthorizationServer::steady().await;
+    let app = start(&server).await;
+    let due = connect(&app, &server).await;
+    // So many that it takes a minute to ask for them, one after the other.
+    let db = &app.app.engine.db;
+    for _ in 0..6 {
+        let id = connect_at(&app, &server, "twitter").await;
+        let found = app.integration(&id).await;
+        let row = Disconnection {
+            id: Id::new(),
+            integration_id: id.parse().unwrap(),
+            entity_id: found["entity_id"].as_str().unwrap().parse().unwrap(),
+            service_name: "twitter".to_owned(),
+            records: None,
+            requested_at: app.app.now(),
+            outcome: None,
+            detail: None,
+            record_count: None,
+        };
+        let tx = db.begin().await.unwrap();
+        disconnection::begin(&tx, &row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    disconnection::end_leases(db).await.unwrap();
+    server.hold(Call::Revoke);
+    let shutdown = CancellationToken::new();
+    let passes = tokio::spawn(scheduler::run(app.app.clone(), shutdown.clone()));
+    let cleaning = scheduler::clean_up_each_minute(app.app.clone(), shutdown.clone());
+    let cleaning = tokio::spawn(cleaning);
+    assert!(happens(PATIENCE, async || server.count(Call::Revoke) > 0).await);
+    app.clock.advance(TimeDelta::days(1));
+    let is_asked_for = happens(PATIENCE, async || {
+        let runs = app.all(&format!("/integrations/{due}/runs")).await;
+        !runs.is_empty()
+    });
+    assert!(is_asked_for.await);
+    let waiting = "SELECT 'waits' FROM disconnections WHERE finished_at IS NULL";
+    assert!(
+        !app.rows(waiting, waiting).await.is_empty(),
+        "it came only after the service"
+    );
+    shutdown.cancel();
+    passes.await.unwrap();
+    cleaning.await.unwrap();
 }
