@@ -90,8 +90,8 @@ async fn pass_and_tell(app: &App, broker: &dyn Broker, shutdown: &CancellationTo
     }
 }
 
-/// Publishes what is due, page after page, until nothing is, or something cannot be published, or
-/// `shutdown`.
+/// Publishes what is due, topic by topic and page after page, until nothing is, or something of the topic
+/// cannot be published, or `shutdown`.
 pub async fn pass(
     app: &App,
     broker: &dyn Broker,
@@ -100,7 +100,7 @@ pub async fn pass(
     let owner = WorkerId::new();
     let mut relayed = Relayed::default();
     for topic in [SYNC_REQUESTS, DNA_ANALYSIS] {
-        while !shutdown.is_cancelled() && relayed.failed == 0 {
+        while !shutdown.is_cancelled() {
             let page = relay::claim(&app.engine.db, topic, owner, app.now(), PAGE).await?;
             if page.is_empty() {
                 break;
@@ -114,6 +114,9 @@ pub async fn pass(
             relay::mark_published(db, owner, topic, &published, now).await?;
             fail_point!("relay.marked");
             relay::release(db, owner, &failed).await?;
+            if !failed.is_empty() {
+                break;
+            }
         }
     }
     Ok(relayed)

@@ -50,6 +50,7 @@ mod quota;
 mod readme;
 mod real_mail;
 mod refreshes;
+mod relaying;
 mod removal;
 mod repeats;
 mod request_lines;
