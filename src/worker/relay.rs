@@ -122,6 +122,23 @@ pub async fn pass(
     Ok(relayed)
 }
 
+/// Tells of the events that wait for a broker which there was before and is no more: embedded, an event is
+/// published once it has its position. Says how many there were.
+pub async fn tell_without_broker(app: &App) -> Result<usize, DbError> {
+    let owner = WorkerId::new();
+    let mut told = 0;
+    loop {
+        let db = &app.engine.db;
+        let page = relay::claim(db, DNA_ANALYSIS, owner, app.now(), PAGE).await?;
+        if page.is_empty() {
+            return Ok(told);
+        }
+        let ids: Vec<EventId> = page.iter().map(|row| row.id).collect();
+        relay::mark_published(db, owner, DNA_ANALYSIS, &ids, app.now()).await?;
+        told += ids.len();
+    }
+}
+
 /// Publishes a page; gives the ids of what was published and of what was not.
 async fn publish(broker: &dyn Broker, page: Vec<Outgoing>) -> (Vec<EventId>, Vec<EventId>) {
     let ids: Vec<EventId> = page.iter().map(|row| row.id).collect();

@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use tokio_util::sync::CancellationToken;
 
+use super::relay;
 use crate::{
-    app::App,
+    app::{App, Queue},
     connect,
     db::{
         DbError,
@@ -98,6 +99,15 @@ async fn pass_and_purge(app: &App) -> Result<Report, DbError> {
     // Before the pass, which asks for their syncs.
     schedule_forgotten(app).await?;
     let report = pass(app).await?;
+    if let Queue::Embedded = app.queue {
+        let told = relay::tell_without_broker(app).await?;
+        if told > 0 {
+            tracing::warn!(
+                events = told,
+                "events that waited for a broker are told without it"
+            );
+        }
+    }
     while sync_listing::sweep(&app.engine.db, SWEEP).await? == SWEEP {}
     let old = app.now() - TimeDelta::days(i64::from(app.retention_days));
     while outbox::purge(&app.engine.db, old, SWEEP).await? == SWEEP {}

@@ -9,7 +9,8 @@ use nucleus::{
     db::{
         Db,
         integration::{self, Integration},
-        outbox,
+        outbox, relay,
+        sync_run::WorkerId,
     },
     domain::{
         RecordId,
@@ -103,4 +104,37 @@ async fn a_topic_that_cannot_be_published_keeps_no_other_up() {
         let told = usize::from(topic == DNA_ANALYSIS);
         assert_eq!(app.all("/events").await.len(), told, "{topic}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_broker_is_told_without_one() {
+    let app = Setting::new(small_mailbox(1)).embedded().start().await;
+    let id = app.connect().await;
+    let of = found(&app, &id).await;
+    // As a program with a broker leaves it: one that a relay held when it was ended, and more than a page.
+    let before = app.app.engine.db.clone().relayed();
+    for _ in 0..130 {
+        event(&app, &before, &of).await;
+    }
+    let relay = WorkerId::new();
+    let held = relay::claim(&before, DNA_ANALYSIS, relay, app.app.now(), 1)
+        .await
+        .unwrap();
+    assert_eq!(held.len(), 1);
+    app.rows(
+        "UPDATE outbox SET lease_until = 1 WHERE state = 'leased' RETURNING topic",
+        "",
+    )
+    .await;
+    event(&app, &app.app.engine.db, &of).await;
+    assert_eq!(app.all("/events").await.len(), 1);
+    app.tick().await;
+    assert_eq!(app.all("/events").await.len(), 131);
+    let followed = outbox::events_after(&app.app.engine.db, Scope::Operator, 0, 200)
+        .await
+        .unwrap();
+    let positions = followed.iter().map(|event| event.position);
+    assert!(positions.eq(1..=131));
+    app.tick().await;
+    assert_eq!(app.all("/events").await.len(), 131, "each is told once");
 }
