@@ -42,7 +42,7 @@ pub async fn up(config: &Config) -> anyhow::Result<()> {
     })
     .await?;
     // The folder is ours alone, so whatever was held belongs to a process that is dead.
-    let freed = sync::free_abandoned(&app.engine.db, app.now(), true).await?;
+    let freed = sync::free_abandoned(&app.engine, true).await?;
     idempotency_key::end_leases(&app.engine.db).await?;
     disconnection::end_leases(&app.engine.db).await?;
     tracing::info!(runs = freed, http.url = address, "nucleus is up");

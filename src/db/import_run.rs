@@ -68,13 +68,15 @@ pub struct Interrupted {
     pub confirm_mass_deletion: bool,
 }
 
-/// Imports whose lease is over. Nobody else has their file, so they cannot go on.
+/// Imports whose lease is over. Nobody else has their file, so they cannot go on, and while the transaction
+/// lasts they do not.
 pub async fn interrupted(tx: &Tx) -> Result<Vec<Interrupted>, DbError> {
     let clock = now_ms(&tx.inner);
     Sql::new(
         format!(
-            "SELECT id, integration_id, again_at, confirm_mass_deletion FROM sync_runs
-             WHERE status = 'running' AND kind = 'import' AND lease_until < {clock}"
+            "UPDATE sync_runs SET lease_owner = NULL
+             WHERE status = 'running' AND kind = 'import' AND lease_until < {clock}
+             RETURNING id, integration_id, again_at, confirm_mass_deletion"
         ),
         [],
     )

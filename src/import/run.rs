@@ -212,7 +212,7 @@ async fn begin(import: &Import<'_>, found: &Integration) -> Result<Claim, Import
             import.watcher.waits_for(&active);
         }
         // It may be held by a process that is gone, and nobody else may be there to find out.
-        sync::free_abandoned(&engine.db, engine.clock.now(), false).await?;
+        sync::free_abandoned(engine, false).await?;
         tokio::select! {
             () = engine.clock.sleep(LOOK) => {}
             () = import.shutdown.cancelled() => return Err(ImportError::NotBegun),

@@ -196,8 +196,10 @@ pub async fn request_in(
 /// Puts syncs whose worker is gone back into the queue, with their messages: those whose lease is
 /// over, or all of them (`all`, for a process that knows itself to be the only one that syncs). Says
 /// how many. Imports whose process is gone have failed.
-pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<usize, DbError> {
-    let tx = db.begin().await?;
+pub async fn free_abandoned(engine: &Engine, all: bool) -> Result<usize, DbError> {
+    let now = engine.clock.now();
+    let tx = engine.db.begin().await?;
+    let mut failed_imports = Vec::new();
     for import in import_run::interrupted(&tx).await? {
         let error = RunError {
             code: IMPORT_INTERRUPTED.to_owned(),
@@ -206,7 +208,9 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
         };
         let failed = RunStatus::Failed;
         let ended = sync_run::finish(&tx, import.id, failed, 0, Some(&error), now).await?;
-        if ended.is_some() && import.again_at.is_some() {
+        let has_ended = ended.is_some();
+        failed_imports.extend(ended);
+        if has_ended && import.again_at.is_some() {
             let confirm = import.confirm_mass_deletion;
             follow(&tx, import.integration_id, confirm, now).await?;
         }
@@ -220,6 +224,9 @@ pub async fn free_abandoned(db: &Db, now: DateTime<Utc>, all: bool) -> Result<us
         outbox::append_sync_request(&tx, &message, traceparent, now, now).await?;
     }
     tx.commit().await?;
+    failed_imports
+        .into_iter()
+        .for_each(|run| engine.metrics.run_ended(run));
     Ok(runs.len())
 }
 

@@ -332,7 +332,7 @@ pub async fn save_totals(app: Arc<App>, shutdown: CancellationToken) {
 }
 
 async fn free_abandoned(app: &App) -> Result<usize, DbError> {
-    let freed = sync::free_abandoned(&app.engine.db, app.now(), false).await?;
+    let freed = sync::free_abandoned(&app.engine, false).await?;
     if freed > 0 {
         tracing::warn!(
             runs = freed,

@@ -176,7 +176,7 @@ impl TestApp {
         let clock = self.clock.clone();
         let app = build(&self.variables, &self.folder, clock, self.queue.clone()).await;
         let served = Served::start(app, self.deadlines).await;
-        sync::free_abandoned(&served.app.engine.db, served.app.now(), true)
+        sync::free_abandoned(&served.app.engine, true)
             .await
             .unwrap();
         self.app = served.app;

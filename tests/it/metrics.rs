@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// What one look at `/metrics` tells: series to number.
-struct Scrape {
+pub struct Scrape {
     text: String,
     series: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    async fn of(url: &str) -> Self {
+    pub async fn of(url: &str) -> Self {
         let request = reqwest::Client::new().get(format!("{url}/metrics"));
         let response = request.bearer_auth(OPERATOR_KEY).send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -52,7 +52,7 @@ impl Scrape {
     }
 
     /// The sum of a family's series that hold all of these labels.
-    fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: Vec<String> = labels
             .iter()
             .map(|(name, value)| format!("{name}=\"{value}\""))

@@ -292,7 +292,7 @@ async fn a_refresh_that_nobody_waits_for_any_more_still_stores_what_it_was_given
     let run = app.request_sync(&id).await;
     // The endpoint has rotated; whoever asked goes before the answer is read.
     app.drain_until_served(Method::Token, 1).await;
-    nucleus::sync::free_abandoned(&app.app.engine.db, app.app.now(), true)
+    nucleus::sync::free_abandoned(&app.app.engine, true)
         .await
         .unwrap();
     app.drain().await;

@@ -12,6 +12,7 @@ use super::{export, generated};
 use crate::{
     child::{Child, PATIENCE, Server, World, happens, in_time},
     harness::assert_adds_up,
+    metrics::Scrape,
 };
 
 /// A running `up` with a connected account.
@@ -301,6 +302,9 @@ async fn a_killed_import_fails_and_the_sync_that_waited_for_it_follows() {
     assert_eq!(followed["kind"], "sync");
     let followed = server.api.ended(followed["run_id"].as_str().unwrap()).await;
     assert_eq!(followed["status"], "success", "{followed}");
+    let labels = [("kind", "import"), ("outcome", "failed")];
+    let scrape = Scrape::of(&server.api.url).await;
+    assert_eq!(scrape.sum("nucleus_sync_runs_total", &labels), 1.0);
     world.assert_matches_ledger(&server.api, &id).await;
     server.stop().await;
 }

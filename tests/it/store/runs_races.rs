@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use nucleus::{
-    db::{Db, DbError, Limits, sync_run},
+    db::{
+        Db, DbError, Limits, import_run,
+        sync_run::{self, WorkerId},
+    },
     domain::{
         SystemClock,
         sync::{RunStatus, Scope, Trigger},
@@ -155,4 +158,42 @@ async fn a_pass_asked_for_while_the_run_ends_is_not_lost_in_silence() {
     let (asked, ()) = tokio::join!(asking, finishing);
     assert!(matches!(asked, Err(DbError::NotFound)), "{asked:?}");
     add_run(&test.db, &row).await;
+}
+
+/// SQLite has one writer, so this can only happen in PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_renews_its_lease_while_somebody_looks_is_not_taken_for_dead() {
+    let test = TestDb::postgres().await;
+    let row = connect_gmail(&test.db).await;
+    let tx = test.db.begin().await.unwrap();
+    let run = new_run(&row);
+    import_run::begin(&tx, &run, WorkerId::new(), at(1))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let mut options = ConnectOptions::new(&test.url);
+    options.set_schema_search_path("dna");
+    let holder = Database::connect(options).await.unwrap();
+    test.sql("UPDATE sync_runs SET lease_until = 1").await;
+    let renewing = holder.begin().await.unwrap();
+    renewing
+        .execute_unprepared("UPDATE sync_runs SET lease_until = 9000000000000000")
+        .await
+        .unwrap();
+    let looking = async {
+        let tx = test.db.begin().await.unwrap();
+        let found = import_run::interrupted(&tx).await.unwrap();
+        tx.commit().await.unwrap();
+        found
+    };
+    let committing = async {
+        until_somebody_waits(&test).await;
+        renewing.commit().await.unwrap();
+    };
+    let mut looking = std::pin::pin!(looking);
+    let found = tokio::select! {
+        found = &mut looking => found,
+        () = committing => looking.await,
+    };
+    assert!(found.is_empty(), "{found:?}");
 }
