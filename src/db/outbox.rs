@@ -466,19 +466,28 @@ pub async fn positions(db: &Db) -> Result<Positions, DbError> {
     .ok_or(DbError::NotFound)
 }
 
-/// Removes up to `limit` events published before `time`; says how many.
+#[derive(FromQueryResult)]
+struct Published {
+    position: i64,
+    published_at: DateTime<Utc>,
+}
+
+/// Removes up to `limit` events published before `time`, as far as none stands before them that was
+/// published later; says how many.
 pub async fn purge(db: &Db, time: DateTime<Utc>, limit: u64) -> Result<u64, DbError> {
     let tx = db.begin().await?;
-    // Positions and times both grow, so what is old is a prefix; the newest of it is the horizon.
-    let newest: Option<i64> = Sql::new(
-        "SELECT max(position) FROM (
-            SELECT position FROM outbox WHERE state = 'published' AND published_at < $1
-            ORDER BY position LIMIT $2) AS old",
-        [time.into(), (limit as i64).into()],
+    let oldest: Vec<Published> = Sql::new(
+        "SELECT position, published_at FROM outbox WHERE position > 0 ORDER BY position LIMIT $1",
+        [(limit as i64).into()],
     )
-    .scalar(&tx.inner)
+    .all(&tx.inner)
     .await?;
-    let Some(newest) = newest else { return Ok(0) };
+    // Positions grow, and times do but for a clock that was set back or stood behind: what is removed must
+    // be a prefix, because its newest is the horizon.
+    let old = oldest.iter().take_while(|event| event.published_at < time);
+    let Some(newest) = old.last().map(|event| event.position) else {
+        return Ok(0);
+    };
     let deleted = Sql::new(
         "DELETE FROM outbox WHERE state = 'published' AND position <= $1",
         [newest.into()],

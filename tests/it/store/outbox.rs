@@ -237,6 +237,32 @@ async fn events_are_cut_by_100_and_numbered_without_gaps() {
 }
 
 #[tokio::test]
+async fn retention_keeps_what_is_young_though_a_clock_stood_behind_after_it() {
+    both(async |test| {
+        let db = &test.db;
+        let row = connect_gmail(db).await;
+        // The third and the fourth were published by a clock that stood behind.
+        for published in [1, 100, 2, 3, 101] {
+            let tx = db.begin().await.unwrap();
+            outbox::append_dna_events(&tx, &source(&row), changed(1), at(published))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        assert_eq!(outbox::purge(db, at(50), 100).await.unwrap(), 1);
+        assert_eq!(outbox::purge(db, at(50), 100).await.unwrap(), 0);
+        assert_eq!(outbox::positions(db).await.unwrap().horizon, 1);
+        let left = outbox::events_after(db, Scope::Operator, 1, 100)
+            .await
+            .unwrap();
+        let left: Vec<i64> = left.iter().map(|event| event.position).collect();
+        assert_eq!(left, [2, 3, 4, 5]);
+        assert_eq!(outbox::purge(db, at(101), 100).await.unwrap(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn retention_removes_the_oldest_and_remembers_how_far() {
     both(async |test| {
         let db = &test.db;
