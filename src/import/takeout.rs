@@ -1,5 +1,6 @@
 //! What Google Takeout writes before a message's own headers: the thread and the labels. Both are
-//! taken off, so that what is left is the message as it was sent.
+//! taken off, so that what is left is the message as it was sent. A message that was put back from an
+//! older export begins with such headers itself: what comes a second time is the message's own.
 //!
 //! The ids are decimal where the API has them in hexadecimal, and labels have names where it has ids.
 
@@ -25,12 +26,15 @@ impl Takeout {
     /// Reads Takeout's headers at the beginning of a message and cuts them out.
     pub fn take(raw: &mut Vec<u8>) -> Self {
         let mut takeout = Self::default();
+        let (mut thread_taken, mut labels_taken) = (false, false);
         let mut at = 0;
         while let Some(end) = header_end(&raw[at..]) {
             let header = &raw[at..at + end];
-            if is_named(header, THREAD_HEADER) {
+            if !thread_taken && is_named(header, THREAD_HEADER) {
+                thread_taken = true;
                 takeout.thread = text(header).and_then(|text| text.trim().parse().ok());
-            } else if is_named(header, LABELS_HEADER) {
+            } else if !labels_taken && is_named(header, LABELS_HEADER) {
+                labels_taken = true;
                 takeout.labels = text(header).map(|names| split_names(&names));
             } else {
                 break;
@@ -129,6 +133,22 @@ mod tests {
         assert_eq!(takeout.thread, Some(1_873_661_540_273_559_000));
         assert_eq!(takeout.labels.unwrap(), ["Inbox", "Opened"]);
         assert_eq!(rest, "Subject: one\r\n\r\nX-GM-THRID: 5\r\n");
+    }
+
+    #[test]
+    fn headers_of_an_older_export_belong_to_the_message() {
+        let own = "X-GM-THRID: 7\r\nX-Gmail-Labels: Sent\r\nSubject: one\r\n\r\n";
+        for first in [
+            "X-GM-THRID: 5\r\nX-Gmail-Labels: Inbox\r\n",
+            "X-Gmail-Labels: Inbox\r\nX-GM-THRID: 5\r\n",
+        ] {
+            let (takeout, rest) = take(&format!("{first}{own}"));
+            assert_eq!(takeout.thread, Some(5));
+            assert_eq!(takeout.labels.unwrap(), ["Inbox"]);
+            assert_eq!(rest, own);
+        }
+        let (takeout, rest) = take("X-GM-THRID: many\nX-GM-THRID: 7\n\n");
+        assert_eq!((takeout.thread, rest.as_str()), (None, "X-GM-THRID: 7\n\n"));
     }
 
     #[test]
