@@ -227,10 +227,12 @@ impl<'a> State<'a> {
         if commit.among_imported {
             for entry in entries {
                 match entry {
-                    Entry::Store(record) | Entry::Import(record, _) => {
-                        let new = !stored.contains_key(&record.external_id);
-                        keys.extend(record.message_key.clone().filter(|_| new));
+                    Entry::Store(record) | Entry::Import(record, _)
+                        if !stored.contains_key(&record.external_id) =>
+                    {
+                        keys.extend(record.message_key.clone());
                     }
+                    Entry::Store(record) => shown.push(record.external_id.clone()),
                     Entry::Keep(id) | Entry::Patch(id, _) | Entry::Labelled(id, _) => {
                         shown.push(id.clone());
                     }
@@ -265,7 +267,10 @@ impl<'a> State<'a> {
             Entry::Patch(_, delta) => self.patch(&id, &delta),
             Entry::Gone(_) => self.gone(&id),
             Entry::Skip(_, reason) => {
-                self.settled.insert(id.clone());
+                // A file is older than the failure: the item may be wanted by now.
+                if matches!(self.commit.moves, Moves::Sync { .. }) {
+                    self.settled.insert(id.clone());
+                }
                 Outcome::Skipped(reason)
             }
             Entry::Fail(_, detail) => self.fail(tx, &id, &detail).await?,
@@ -314,7 +319,8 @@ impl<'a> State<'a> {
         outcome
     }
 
-    /// What a file says never changes what is here: it is older.
+    /// What a file says never changes what is here: it is older. For the same reason it closes no gap:
+    /// the service named the item since, and is still to say how it is now.
     fn import(&mut self, record: Record, label_names: Vec<String>) -> Outcome {
         if let Some(stored) = self.stored.get(&record.external_id) {
             return seen_again(stored.deleted);
