@@ -250,7 +250,7 @@ pub enum ConnectorError {
     /// The network or the service failed; nothing is known to be wrong with the request.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// The cursor is too old; everything has to be listed again.
+    /// The cursor is too old, or covers less than is wanted now; everything has to be listed again.
     #[error("the cursor is no longer accepted")]
     CursorExpired,
     /// The service will not do this, however often it is asked.

@@ -181,8 +181,7 @@ impl Engine {
         let Some(service) = self.services.get(&found.service()?) else {
             return finish::without_connector(self, claim, &found).await;
         };
-        let settings = SyncSettings::parse(&found.sync_settings)
-            .map_err(|error| DbError::Schema(format!("entity_integrations: {error}")))?;
+        let settings = settings_of(&found)?;
         let account_known = Arc::new(AtomicBool::new(found.account_verified));
         let known = Arc::clone(&account_known);
         let access = access::access_of_run(self, service, &found, &settings, known).await?;
@@ -228,8 +227,14 @@ impl Engine {
                 return Ok(ended);
             }
             tracing::info!("another pass was asked for");
+            active.read_settings().await?;
         }
     }
+}
+
+fn settings_of(found: &Integration) -> Result<SyncSettings, DbError> {
+    SyncSettings::parse(&found.sync_settings)
+        .map_err(|error| DbError::Schema(format!("entity_integrations: {error}")))
 }
 
 /// Whether the other streams may do well.
@@ -253,6 +258,15 @@ fn mode_of(word: &str) -> Mode {
 }
 
 impl Active<'_> {
+    /// Takes the settings as they are now: whoever changed them asked for the pass that begins.
+    async fn read_settings(&mut self) -> Result<(), DbError> {
+        let id = self.claim.integration_id;
+        let found = integration::find(&self.engine.db, Scope::Operator, id).await?;
+        self.settings = settings_of(&found)?;
+        self.access.include_spam_trash = self.settings.include_spam_trash;
+        Ok(())
+    }
+
     /// Everything there is to do now: what failed before, then one stream after the other.
     async fn pass(&mut self) -> Result<(), Stop> {
         if !self.integration.status()?.may_sync() {
@@ -357,7 +371,9 @@ impl Active<'_> {
             let page = match page {
                 Ok(page) => page,
                 Err(ConnectorError::CursorExpired) if resyncs < MAX_RESYNCS => {
-                    tracing::info!("the cursor is too old; everything is listed again");
+                    tracing::info!(
+                        "the cursor is too old, or less was wanted then; everything is listed again"
+                    );
                     resyncs += 1;
                     *account = None;
                     cursor = self.start(stream, Listing::Resync, account).await?;

@@ -19,7 +19,8 @@ pub struct SyncSettings {
     /// Minutes between two syncs by schedule, 1 to 10,080.
     #[schema(minimum = 1, maximum = 10_080)]
     pub interval_minutes: u32,
-    /// Whether messages in spam and trash are stored.
+    /// Whether messages in spam and trash are stored. Switched on later, the next sync lists everything once
+    /// more and fetches them.
     pub include_spam_trash: bool,
 }
 

@@ -297,3 +297,59 @@ async fn what_happens_during_a_full_sync_is_in_it() {
         assert!(seen.insert(request.id.clone()), "{request:?} is the second");
     }
 }
+
+/// Switches spam and trash on or off.
+async fn want_spam_and_trash(app: &TestApp, id: &str, wanted: bool) {
+    let path = format!("/integrations/{id}");
+    let body = json!({"sync_settings": {"include_spam_trash": wanted}});
+    let (status, answer) = app.send("PATCH", &path, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spam_and_trash_that_are_there_come_once_they_are_wanted() {
+    let app = Setting::new(generate::mailbox(131, 5)).start().await;
+    let id = app.connect().await;
+    app.sync(&id).await;
+    let (wanted, all) = (app.ledger().len(), 131);
+    assert!(wanted < all);
+    want_spam_and_trash(&app, &id, true).await;
+    let run = app.sync(&id).await;
+    assert_eq!(
+        (&run["status"], &run["mode"], &run["counts"]["stored"]),
+        (&json!("success"), &json!("resync"), &json!(all - wanted)),
+        "{run}"
+    );
+    assert_eq!(run["counts"]["fetched"], all - wanted);
+    assert_eq!(app.records(&id).await.len(), all);
+    assert_eq!(app.sync(&id).await["quota_units"], 2);
+
+    // What comes while they are not wanted is listed when they are again.
+    want_spam_and_trash(&app, &id, false).await;
+    app.google
+        .with_mailbox(|mailbox| mailbox.deliver(mail(1), &["SPAM"]));
+    let run = app.sync(&id).await;
+    assert_eq!(run["counts"]["skipped"], json!({"spam_trash": 1}), "{run}");
+    want_spam_and_trash(&app, &id, true).await;
+    assert_eq!(app.sync(&id).await["counts"]["stored"], 1);
+    app.assert_matches_ledger(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_is_asked_for_after_a_change_of_the_settings_knows_of_it() {
+    let app = Setting::new(generate::mailbox(131, 5)).start().await;
+    let id = app.connect().await;
+    app.google.hold(Method::MessagesGet);
+    let run = app.request_sync(&id).await;
+    let meanwhile = async {
+        app.google.wait_for_held(Method::MessagesGet, 1).await;
+        want_spam_and_trash(&app, &id, true).await;
+        assert_eq!(app.request_sync(&id).await, run);
+        app.google.release(Method::MessagesGet);
+    };
+    tokio::join!(app.drain(), meanwhile);
+    let run = app.get(&format!("/runs/{run}")).await;
+    assert_eq!(run["status"], "success", "{run}");
+    assert_eq!(app.records(&id).await.len(), 131);
+    app.assert_matches_ledger(&id).await;
+}

@@ -22,6 +22,10 @@ pub(super) struct Position {
     pub(super) listing: Option<ListingState>,
     /// When the last history pass ended, in seconds since the epoch.
     pub(super) passed_at: i64,
+    /// Whether spam and trash were wanted all the way here. Where they were not, they are not known, and
+    /// once they are wanted everything has to be listed again.
+    #[serde(default)]
+    pub(super) covers_spam_trash: bool,
 }
 
 /// One reading of the history, page by page.
@@ -94,6 +98,7 @@ impl Position {
                 restarts: 0,
             }),
             passed_at: now.timestamp(),
+            covers_spam_trash: true,
         }
     }
 

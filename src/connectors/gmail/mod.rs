@@ -114,6 +114,10 @@ impl Connector for Gmail {
 
     async fn changes(&self, access: &Access, cursor: &Cursor) -> Result<Page, ConnectorError> {
         let mut position = Position::read(cursor)?;
+        if access.include_spam_trash && !position.covers_spam_trash {
+            return Err(ConnectorError::CursorExpired);
+        }
+        position.covers_spam_trash = access.include_spam_trash;
         let due = position.next(access.clock.now());
         match (due, position.listing.take()) {
             (Next::Listing, Some(listing)) => self.list(access, position, listing).await,

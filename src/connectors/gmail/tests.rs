@@ -139,6 +139,21 @@ async fn spam_and_trash_are_listed_when_they_are_wanted() {
 }
 
 #[tokio::test]
+async fn once_spam_and_trash_are_wanted_a_cursor_that_went_without_them_is_too_old() {
+    let mut stage = account(|_| Answer::json(json!({}))).await;
+    let mut cursor = start(&stage, Listing::Full).await;
+    stage.access.include_spam_trash = true;
+    next(&stage, &mut cursor.clone()).await;
+    stage.access.include_spam_trash = false;
+    next(&stage, &mut cursor).await;
+    stage.access.include_spam_trash = true;
+    let page = GMAIL.changes(&stage.access, &cursor).await;
+    assert_eq!(page.unwrap_err(), ConnectorError::CursorExpired);
+    stage.access.include_spam_trash = false;
+    next(&stage, &mut cursor).await;
+}
+
+#[tokio::test]
 async fn live_changes_go_before_a_long_listing() {
     let stage =
         account(|_| Answer::json(json!({"messages": ids(&["a"]), "nextPageToken": "p"}))).await;
