@@ -64,6 +64,34 @@ pub async fn copies(
     Ok(found)
 }
 
+/// Deletes the rows with these ids or keys that only an import has brought, and says which had content.
+pub async fn displace(
+    tx: &Tx,
+    integration: IntegrationId,
+    external_ids: &[String],
+    keys: &[String],
+) -> Result<Vec<(String, Stored)>, DbError> {
+    let mut displaced = Vec::new();
+    for (column, values) in [("external_id", external_ids), ("message_key", keys)] {
+        for chunk in values.chunks(MAX_LIST) {
+            let rows: Vec<StoredRow> = Sql::new(
+                format!(
+                    "DELETE FROM raw_data
+                     WHERE integration_id = $1 AND imported = true AND {column} IN "
+                ),
+                [integration.into()],
+            )
+            .tuple(chunk.iter().cloned())
+            .push(" RETURNING id, external_id, data_type, content_hash, NULL AS labels, deleted_at")
+            .all(&tx.inner)
+            .await?;
+            let rows = rows.into_iter().map(StoredRow::into_stored);
+            displaced.extend(rows.filter(|(_, stored)| !stored.deleted));
+        }
+    }
+    Ok(displaced)
+}
+
 /// Gives a row the id that the service has for its item.
 pub async fn rename(tx: &Tx, id: RecordId, external_id: &str) -> Result<(), DbError> {
     Sql::new(

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use sea_orm::FromQueryResult;
 
 use super::{
     DbError, MAX_LIST, Sql, Tx,
-    imported::Both,
+    imported::{self, Both},
     raw_data::{Stored, StoredRow},
 };
-use crate::domain::{EntityId, IntegrationId, RecordId};
+use crate::domain::{EntityId, IntegrationId, RecordId, message_key::KEYED};
 
 /// Lets up to `limit` rows of an integration that is being removed go, and says how many. They can be
 /// adopted once it is among the former ones.
@@ -24,23 +25,46 @@ pub async fn release_some(tx: &Tx, integration: IntegrationId, limit: u64) -> Re
     .await
 }
 
-/// Gives up to `limit` rows of a removed integration to another of the same account; says how
-/// many. Two removed integrations may both have had a row of one item: the first is kept.
+/// What one step of an adoption did.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Rows that came.
+    pub rows: usize,
+    /// Rows that went, because only an import had brought them and what came is the same item.
+    pub displaced: Vec<(String, Stored)>,
+}
+
+/// Gives up to `limit` rows of a removed integration to another of the same account. Of one item that row
+/// is kept, erased or not, and not the one that an import has brought before the adoption. Two removed
+/// integrations may both have had a row of one item: the first is kept.
 pub async fn adopt(
     tx: &Tx,
     former: IntegrationId,
     integration: IntegrationId,
     limit: u64,
-) -> Result<u64, DbError> {
+) -> Result<Adopted, DbError> {
     let rows: Vec<Row> = Sql::new(
-        "SELECT id FROM raw_data r WHERE former_integration_id = $1
+        "SELECT id, external_id, message_key, deleted_at FROM raw_data r
+         WHERE former_integration_id = $1
            AND NOT EXISTS (SELECT 1 FROM raw_data o
-                           WHERE o.integration_id = $2 AND o.external_id = r.external_id)
+                           WHERE o.integration_id = $2 AND o.external_id = r.external_id
+                             AND o.imported = false)
          LIMIT $3",
         [former.into(), integration.into(), (limit as i64).into()],
     )
     .all(&tx.inner)
     .await?;
+    let named = rows.iter().map(|row| row.external_id.clone());
+    // As in an import, a copy that the service has not named is the same item.
+    let keys = rows.iter().filter_map(|row| row.message_key.as_deref());
+    let ids: Vec<String> = named
+        .chain(keys.map(|key| format!("{KEYED}{key}")))
+        .collect();
+    let unnamed = rows
+        .iter()
+        .filter(|row| row.external_id.starts_with(KEYED) && row.deleted_at.is_none());
+    let unnamed: Vec<String> = unnamed.filter_map(|row| row.message_key.clone()).collect();
+    let displaced = imported::displace(tx, integration, &ids, &unnamed).await?;
     let set = match sea_orm::ConnectionTrait::get_database_backend(&tx.inner) {
         sea_orm::DbBackend::Postgres => {
             "jsonb_set(meta_data, '{integration_id}', to_jsonb($2::text))"
@@ -59,12 +83,18 @@ pub async fn adopt(
         .execute(&tx.inner)
         .await?;
     }
-    Ok(rows.len() as u64)
+    Ok(Adopted {
+        rows: rows.len(),
+        displaced,
+    })
 }
 
 #[derive(FromQueryResult)]
 struct Row {
     id: RecordId,
+    external_id: String,
+    message_key: Option<String>,
+    deleted_at: Option<DateTime<Utc>>,
 }
 
 /// Deletes up to `limit` rows of an integration for good and says which: those too that were let go

@@ -19,13 +19,16 @@ use crate::{
     db::{
         DbError, Tx, former_integration, imported, integration,
         integration::{Integration, Named},
-        outbox, quota_window, raw_data, removal, standing,
+        outbox, quota_window,
+        raw_data::{self, Stored},
+        removal, standing,
         sync_cursor::{self, SyncCursor},
         sync_listing,
         sync_run::{self, Claim, Held, WorkerId},
     },
     domain::{
         RunId,
+        record::Change,
         sync::{Counts, Mode, RunStatus, Scope},
     },
     traces,
@@ -516,7 +519,8 @@ impl Active<'_> {
                 break;
             };
             let adopted = removal::adopt(&tx, former, self.integration.id, ADOPT).await?;
-            if adopted == 0 {
+            self.tell_displaced(&tx, adopted.displaced).await?;
+            if adopted.rows == 0 {
                 former_integration::delete(&tx, former).await?;
             }
             tx.commit().await?;
@@ -526,5 +530,23 @@ impl Active<'_> {
         self.integration.account_verified = true;
         self.account_known.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Tells of rows that an adoption displaced. They are not counted: no listing of the run showed them.
+    async fn tell_displaced(
+        &self,
+        tx: &Tx,
+        displaced: Vec<(String, Stored)>,
+    ) -> Result<(), DbError> {
+        if displaced.is_empty() {
+            return Ok(());
+        }
+        let changed = displaced
+            .into_iter()
+            .map(|(id, stored)| stored.changed(&id, Change::Deleted));
+        let now = self.engine.clock.now();
+        let events = outbox::append_dna_events(tx, &self.source, changed.collect(), now).await?;
+        let (run, units) = (self.claim.run_id, self.quota_units());
+        sync_run::save_progress(tx, run, self.mode, &self.counts, units, events, true).await
     }
 }

@@ -1,6 +1,7 @@
 //! Imports from files beside the API: nothing twice, nothing lost, nothing changed back, and no unit
 //! of quota for what a file has brought. Each on SQLite and on PostgreSQL.
 
+mod adopted;
 mod commands;
 pub mod export;
 mod killed;
@@ -352,7 +353,11 @@ async fn what_could_not_be_fetched_is_still_asked_for_after_an_import() {
         assert!(!rows(app, id).await.contains_key(spam), "not from a file");
         let run = app.sync(id).await;
         assert_eq!(
-            (&run["status"], count(&run, "stored"), count(&run, "updated")),
+            (
+                &run["status"],
+                count(&run, "stored"),
+                count(&run, "updated")
+            ),
             (&json!("success"), 1, 1),
             "{run}"
         );

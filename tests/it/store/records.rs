@@ -1,9 +1,14 @@
 //! `raw_data`: an item is stored once, changed, erased, let go and adopted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use nucleus::{
-    db::{DbError, Slicing, integration::Integration, raw_data, removal},
+    db::{
+        DbError, Slicing,
+        integration::Integration,
+        raw_data::{self, NewRow},
+        removal,
+    },
     domain::{IntegrationId, RecordId, record::Change, sync::Scope},
 };
 use serde_json::json;
@@ -268,7 +273,8 @@ async fn records_of_a_removed_connection_are_adopted_once() {
             let tx = db.begin().await.unwrap();
             let adopted = removal::adopt(&tx, former.id, new.id, limit).await.unwrap();
             tx.commit().await.unwrap();
-            adopted
+            assert!(adopted.displaced.is_empty());
+            adopted.rows
         };
         assert_eq!(adopt(&old, 1).await, 1);
         assert_eq!(adopt(&old, 10).await, 1);
@@ -287,6 +293,95 @@ async fn records_of_a_removed_connection_are_adopted_once() {
             raw_data::stored_ids(db, new.id, &ids).await.unwrap().len(),
             4
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_only_an_import_brought_gives_way_to_what_is_adopted() {
+    both(async |test| {
+        let db = &test.db;
+        let (old, new) = (connect_gmail(db).await, connect_gmail(db).await);
+        // External id, key of the message, whether only an import brought it.
+        let put = async |of: &Integration, rows: &[(&str, &str, bool)]| {
+            let rows = rows.iter().map(|&(id, key, imported)| NewRow {
+                message_key: Some(key.to_owned()),
+                imported,
+                ..new_row(of, id, &["INBOX"])
+            });
+            let tx = db.begin().await.unwrap();
+            raw_data::upsert(&tx, of.entity_id, of.id, rows.collect(), at(0))
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        };
+        put(
+            &old,
+            &[
+                ("m1", "k1", false),
+                ("m2", "k2", false),
+                ("m3", "k3", false),
+                ("m4", "k4", false),
+                ("mid:k5", "k5", true),
+                ("mid:k6", "k6", true),
+            ],
+        )
+        .await;
+        let erased = [
+            id_of(test, &old, "m3").await,
+            id_of(test, &old, "mid:k6").await,
+        ];
+        let mut kept = BTreeMap::new();
+        for id in ["m1", "m2", "m3", "mid:k5", "mid:k6"] {
+            kept.insert(id, id_of(test, &old, id).await);
+        }
+        let tx = db.begin().await.unwrap();
+        raw_data::erase(&tx, old.id, &erased, at(1)).await.unwrap();
+        assert_eq!(removal::release_some(&tx, old.id, 10).await.unwrap(), 6);
+        tx.commit().await.unwrap();
+        put(
+            &new,
+            &[
+                ("m1", "k1", true),
+                ("mid:k2", "k2", true),
+                ("m3", "k3", true),
+                ("m4", "k4", false),
+                ("n5", "k5", true),
+                ("n6", "k6", true),
+                ("m7", "k7", true),
+            ],
+        )
+        .await;
+        // What the service has shown stays, and so does what comes first of an item that was erased.
+        for id in ["m4", "n6", "m7"] {
+            kept.insert(id, id_of(test, &new, id).await);
+        }
+
+        let mut displaced = BTreeSet::new();
+        for rows in [2, 2, 1, 0] {
+            let tx = db.begin().await.unwrap();
+            let adopted = removal::adopt(&tx, old.id, new.id, 2).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(adopted.rows, rows);
+            displaced.extend(adopted.displaced.into_iter().map(|(id, _)| id));
+        }
+        assert_eq!(
+            displaced.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["m1", "m3", "mid:k2", "n5"]
+        );
+        let all = Slicing {
+            after: None,
+            limit: 50,
+        };
+        let there = raw_data::list(db, Scope::Operator, new.id, true, all)
+            .await
+            .unwrap();
+        let there: BTreeMap<_, _> = there
+            .items
+            .iter()
+            .map(|row| (row.external_id.as_deref().unwrap(), row.id))
+            .collect();
+        assert_eq!(there, kept);
     })
     .await;
 }
