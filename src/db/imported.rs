@@ -64,6 +64,35 @@ pub async fn copies(
     Ok(found)
 }
 
+#[derive(FromQueryResult)]
+struct Size {
+    external_id: String,
+    size_bytes: Option<i64>,
+}
+
+/// How many bytes those of these messages have that only an import has brought and that are not erased.
+pub async fn sizes(
+    tx: &Tx,
+    integration: IntegrationId,
+    ids: &[String],
+) -> Result<HashMap<String, i64>, DbError> {
+    let mut sizes = HashMap::new();
+    for chunk in ids.chunks(MAX_LIST) {
+        let rows: Vec<Size> = Sql::new(
+            "SELECT external_id, CAST(meta_data ->> 'size_bytes' AS bigint) AS size_bytes
+             FROM raw_data
+             WHERE integration_id = $1 AND imported = true AND deleted_at IS NULL AND external_id IN ",
+            [integration.into()],
+        )
+        .tuple(chunk.iter().cloned())
+        .all(&tx.inner)
+        .await?;
+        let rows = rows.into_iter();
+        sizes.extend(rows.filter_map(|row| Some((row.external_id, row.size_bytes?))));
+    }
+    Ok(sizes)
+}
+
 /// Deletes the rows with these ids or keys that only an import has brought, and says which had content.
 pub async fn displace(
     tx: &Tx,

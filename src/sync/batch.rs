@@ -193,6 +193,8 @@ struct State<'a> {
     stored: HashMap<String, Stored>,
     /// Rows by the key of their message.
     copies: HashMap<String, Vec<Copy>>,
+    /// In an import: sizes of rows that only imports have brought and that the service has an id for.
+    sizes: HashMap<String, i64>,
     /// Rows that get another external id.
     renamed: Vec<(RecordId, String)>,
     /// Ids that the service itself names.
@@ -223,7 +225,7 @@ impl<'a> State<'a> {
         let mut counts = commit.counts.clone();
         counts.fetched += commit.fetched;
         let stored = raw_data::lookup(tx, commit.claim.integration_id, &touched).await?;
-        let (mut keys, mut shown) = (Vec::new(), Vec::new());
+        let (mut keys, mut shown, mut again) = (Vec::new(), Vec::new(), Vec::new());
         if commit.among_imported {
             for entry in entries {
                 match entry {
@@ -233,6 +235,9 @@ impl<'a> State<'a> {
                         keys.extend(record.message_key.clone());
                     }
                     Entry::Store(record) => shown.push(record.external_id.clone()),
+                    Entry::Import(record, _) if !record.external_id.starts_with(KEYED) => {
+                        again.push(record.external_id.clone());
+                    }
                     Entry::Keep(id) | Entry::Patch(id, _) | Entry::Labelled(id, _) => {
                         shown.push(id.clone());
                     }
@@ -246,6 +251,7 @@ impl<'a> State<'a> {
             outcomes: HashMap::new(),
             listed: sync_listing::lookup(tx, commit.claim.run_id, &ids).await?,
             copies: imported::copies(tx, commit.claim.integration_id, &keys).await?,
+            sizes: imported::sizes(tx, commit.claim.integration_id, &again).await?,
             stored,
             shown,
             renamed: Vec::new(),
@@ -319,11 +325,18 @@ impl<'a> State<'a> {
         outcome
     }
 
-    /// What a file says never changes what is here: it is older. For the same reason it closes no gap:
+    /// What a file says never changes what is here: it is older. Only where the message was cut short
+    /// with the file that brought it, a file that has more of it replaces it until the service shows it. For the same reason it closes no gap:
     /// the service named the item since, and is still to say how it is now.
     fn import(&mut self, record: Record, label_names: Vec<String>) -> Outcome {
         if let Some(stored) = self.stored.get(&record.external_id) {
-            return seen_again(stored.deleted);
+            let before = self.sizes.get(&record.external_id).copied();
+            if before.is_none() || size_of(&record) <= before {
+                return seen_again(stored.deleted);
+            }
+            let row = stored.id;
+            self.put(record, row, Change::Updated, true, label_names);
+            return Outcome::Updated;
         }
         if record.external_id.starts_with(KEYED) {
             let copies = record
@@ -364,6 +377,12 @@ impl<'a> State<'a> {
         label_names: Vec<String>,
     ) {
         let external_id = record.external_id.clone();
+        if let Some(size) = size_of(&record)
+            && imported
+            && !external_id.starts_with(KEYED)
+        {
+            self.sizes.insert(external_id.clone(), size);
+        }
         let stored = Stored {
             id,
             data_type: record.data_type.to_owned(),
@@ -476,6 +495,11 @@ impl<'a> State<'a> {
         sync_listing::save(tx, claim.run_id, &self.listed).await?;
         Ok((self.counts, self.changed.into_values().collect()))
     }
+}
+
+/// Bytes of an e-mail.
+fn size_of(record: &Record) -> Option<i64> {
+    record.meta_data["size_bytes"].as_i64()
 }
 
 /// What becomes of an item of a file that has a row: nothing, and what was erased stays so.

@@ -367,6 +367,27 @@ async fn what_could_not_be_fetched_is_still_asked_for_after_an_import() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_cut_short_with_its_file_is_made_whole_by_the_whole_file() {
+    on_both(generated, async |app, id| {
+        let whole = app.google.with_mailbox(|mailbox| export::takeout(mailbox));
+        let cut = file(app, "cut.mbox", &whole[..whole.len() - 60]);
+        let whole = file(app, "whole.mbox", &whole);
+        let wanted = app.ledger().len();
+        assert_eq!(count(&import_file(app, id, &cut).await, "stored"), wanted);
+        let before = rows(app, id).await;
+        let run = import_file(app, id, &whole).await;
+        let changed = ["updated", "unchanged", "stored"].map(|name| count(&run, name));
+        assert_eq!(changed, [1, wanted - 1, 0], "{run}");
+        assert_eq!(rows(app, id).await, before, "the same rows and labels");
+        let run = import_file(app, id, &cut).await;
+        assert_eq!(count(&run, "unchanged"), wanted, "{run}");
+        assert_eq!(app.sync(id).await["quota_units"], UNITS_AFTER_IMPORT);
+        app.assert_matches_ledger(id).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_comes_twice_is_one() {
     on_both(generated, async |app, id| {
         let wanted = app.ledger().len();
