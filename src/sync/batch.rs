@@ -325,9 +325,9 @@ impl<'a> State<'a> {
         outcome
     }
 
-    /// What a file says never changes what is here: it is older. Only where the message was cut short
-    /// with the file that brought it, a file that has more of it replaces it until the service shows it. For the same reason it closes no gap:
-    /// the service named the item since, and is still to say how it is now.
+    /// What a file says never changes what is here: it is older. For the same reason it closes no gap: the
+    /// service named the item since, and is still to say how it is now. Only where a message was cut short
+    /// with the file that brought it, a file that has more of it replaces it until the service shows it.
     fn import(&mut self, record: Record, label_names: Vec<String>) -> Outcome {
         if let Some(stored) = self.stored.get(&record.external_id) {
             let before = self.sizes.get(&record.external_id).copied();
