@@ -476,3 +476,25 @@ async fn an_access_token_that_ended_is_replaced_once_in_the_middle_of_a_sync() {
     assert_eq!((of("gho_1"), asked[0].status), (1, 401), "{asked:#?}");
     assert_eq!(of("gho_2"), asked.len() - 1, "{asked:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_push_within_the_second_of_the_first_is_read_too() {
+    let (app, github, id) = synced(|account| {
+        account.add_repository("one", 1);
+    })
+    .await;
+    github.with(|account| {
+        // The next seconds are now.
+        account.born = app.clock.now();
+        account.push("one", 1);
+    });
+    assert_eq!(app.sync(&id).await["status"], "success");
+    github.with(|account| {
+        account.pass(TimeDelta::seconds(-1));
+        account.push("one", 1);
+    });
+    app.clock.advance(TimeDelta::hours(1));
+    assert_eq!(app.sync(&id).await["status"], "success");
+    assert_stored(&app, &github, &id).await;
+    assert_eq!(app.sync(&id).await["quota_units"], 0);
+}

@@ -7,7 +7,7 @@ use super::{
     super::{Change, ConnectorError, Page},
     User,
     api::{Api, List, Part, read, read_all},
-    cursor::{Commits, History, Position, Push},
+    cursor::{Commits, History, Position, Push, is_over},
     jobs::{Job, Outcome},
     repositories,
 };
@@ -54,7 +54,7 @@ async fn begin(api: Api<'_>, mut commits: Commits) -> Result<Page, ConnectorErro
         let id = repository.id;
         let push = commits.pushes.get(&id.to_string());
         let is_asked_for = |of: &History| of.id == id && of.pushed_at == pushed_at;
-        if push.is_some_and(|push| push.asked == pushed_at.timestamp())
+        if push.is_some_and(|push| push.asked == Some(pushed_at.timestamp()))
             || commits.histories.any(is_asked_for)
         {
             continue;
@@ -82,6 +82,7 @@ async fn authored(
     if is_first_page {
         learn_login(api, &mut commits).await?;
     }
+    let asked_at = api.access.clock.now();
     let of = &job.of;
     let path = ["repos", &of.owner, &of.repository, "commits"];
     let since = of.read.and_then(overlapped);
@@ -106,9 +107,13 @@ async fn authored(
     let changes = match commits.histories.settle(job, METHOD, part, now)? {
         Outcome::Had(items, done) => {
             if let Some(of) = done {
-                let asked = of.pushed_at.timestamp();
+                let pushed_at = of.pushed_at.timestamp();
+                let asked = is_over(of.pushed_at, asked_at).then_some(pushed_at);
+                if asked.is_none() {
+                    repositories::look_again(&mut commits.repositories, id);
+                }
                 let has_any = !is_first_page || !items.is_empty();
-                let read = if has_any { Some(asked) } else { of.read };
+                let read = if has_any { Some(pushed_at) } else { of.read };
                 commits.pushes.insert(id.to_string(), Push { asked, read });
             }
             let (heads, mut changes) = read_all(items, METHOD);

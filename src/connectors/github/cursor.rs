@@ -21,6 +21,11 @@ pub(super) fn last_over(now: DateTime<Utc>) -> String {
     (now - SETTLED).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// Whether the second that begins then was over at `now`.
+pub(super) fn is_over(second: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    second <= now - SETTLED
+}
+
 /// The position in one stream; its JSON is the cursor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stream", rename_all = "snake_case")]
@@ -181,8 +186,9 @@ pub(super) struct Commits {
 /// Pushes to one repository, in seconds of the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Push {
-    /// The last one after which its commits were asked for.
-    pub(super) asked: i64,
+    /// The last one after whose second its commits were asked for. None where that second was not over yet:
+    /// there may have been another within it.
+    pub(super) asked: Option<i64>,
     /// The last one after which that brought any: what was committed long before may come with the next
     /// as long as there is none.
     pub(super) read: Option<i64>,

@@ -58,6 +58,13 @@ pub(super) fn has(pages: &[Seen], id: u64) -> bool {
     pages.iter().any(|page| page.ids.contains(&id))
 }
 
+/// Has the page with this repository read at the next walk, changed or not.
+pub(super) fn look_again(pages: &mut [Seen], id: u64) {
+    for page in pages.iter_mut().filter(|page| page.ids.contains(&id)) {
+        page.etag = None;
+    }
+}
+
 /// Walks through the list whose pages were `pages`, and leaves there what they are. The list is
 /// empty where these credentials may not read it.
 pub(super) async fn walk(api: Api<'_>, pages: &mut Vec<Seen>) -> Result<Walk, ClientError> {
