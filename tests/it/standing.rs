@@ -144,9 +144,17 @@ async fn what_was_connected_before_there_was_a_connector_is_synced_once_there_is
     let without = connect_at(&app, &server, "twitter").await;
     server.hand_out(app.google.access_token());
     // As a program without the connector leaves it.
-    let forgotten = "UPDATE entity_integrations SET next_sync_at = NULL, next_check_at = created_at
-                     RETURNING service_name";
-    app.rows(forgotten, forgotten).await;
+    let forget = |table| {
+        format!(
+            "UPDATE {table} SET next_sync_at = NULL, next_check_at = created_at
+             RETURNING service_name"
+        )
+    };
+    let (sqlite, postgres) = (
+        forget("entity_integrations"),
+        forget("dna.entity_integrations"),
+    );
+    app.rows(&sqlite, &postgres).await;
     assert_eq!(app.tick().await.requested, 1);
     app.drain().await;
     let found = app.integration(&id).await;
@@ -159,7 +167,7 @@ async fn what_was_connected_before_there_was_a_connector_is_synced_once_there_is
     let path = format!("/integrations/{id}");
     let off = Some(json!({"status": "inactive"}));
     assert_eq!(app.send("PATCH", &path, off).await.0, 200);
-    app.rows(forgotten, forgotten).await;
+    app.rows(&sqlite, &postgres).await;
     assert_eq!(app.tick().await.requested, 0);
     assert_eq!(app.integration(&id).await["next_sync_at"], Value::Null);
 }
@@ -202,9 +210,10 @@ async fn a_service_that_is_slow_keeps_no_due_sync_waiting() {
         !runs.is_empty()
     });
     assert!(is_asked_for.await);
-    let waiting = "SELECT 'waits' FROM disconnections WHERE finished_at IS NULL";
+    let waits = |table| format!("SELECT 'waits' FROM {table} WHERE finished_at IS NULL");
+    let (sqlite, postgres) = (waits("disconnections"), waits("dna.disconnections"));
     assert!(
-        !app.rows(waiting, waiting).await.is_empty(),
+        !app.rows(&sqlite, &postgres).await.is_empty(),
         "it came only after the service"
     );
     shutdown.cancel();
