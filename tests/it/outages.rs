@@ -111,6 +111,10 @@ async fn twenty_stops_of_the_database_lose_and_double_nothing() {
     world.run(&["migrate"]).await.ok();
     let server = world.listen("serve").await;
     let mut workers = [(); 2].map(|()| Child::spawn(world.command(&["work"])));
+    // One that finds no database when it starts ends, and says so.
+    for worker in &mut workers {
+        worker.says("the worker takes sync requests").await;
+    }
     let api = &server.api;
     let mut integrations = vec![api.connect(&world).await];
     let mut runs = vec![api.sync(&integrations[0]).await];
