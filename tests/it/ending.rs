@@ -140,8 +140,9 @@ async fn a_killed_worker_costs_at_most_what_it_had_not_written() {
     app.assert_matches_ledger(&id).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancellation_outlives_the_worker_it_was_meant_for() {
+/// A run that is cancelled while its gets are held, and whose worker goes there and then; gives the
+/// integration and the run.
+async fn cancelled_without_its_worker() -> (TestApp, String, String) {
     let mut app = Setting::new(small_mailbox(30)).start().await;
     let id = app.connect().await;
     let run = app.request_sync(&id).await;
@@ -155,6 +156,12 @@ async fn a_cancellation_outlives_the_worker_it_was_meant_for() {
         () = cancelling => {}
     }
     app.restart().await;
+    (app, id, run)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_outlives_the_worker_it_was_meant_for() {
+    let (app, _, run) = cancelled_without_its_worker().await;
     // The gets stay held: one that were made now would end nothing.
     app.drain().await;
     assert_eq!(
@@ -166,20 +173,8 @@ async fn a_cancellation_outlives_the_worker_it_was_meant_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_asked_for_while_a_cancelled_run_waits_for_a_worker_follows_it() {
-    let mut app = Setting::new(small_mailbox(30)).start().await;
-    let id = app.connect().await;
-    let run = app.request_sync(&id).await;
-    app.google.hold(Method::MessagesGet);
-    let cancelling = async {
-        app.google.wait_for_held(Method::MessagesGet, 1).await;
-        app.post(&format!("/runs/{run}/cancel"), json!({})).await;
-    };
-    tokio::select! {
-        () = app.drain() => {}
-        () = cancelling => {}
-    }
+    let (app, id, run) = cancelled_without_its_worker().await;
     app.google.release(Method::MessagesGet);
-    app.restart().await;
     assert_eq!(app.request_sync(&id).await, run);
     app.drain().await;
     let runs = app.all(&format!("/integrations/{id}/runs")).await;

@@ -352,6 +352,12 @@ mod tests {
         *,
     };
 
+    const COMMENTS: List<'static> = List {
+        method: "comments.list",
+        path: &["comments"],
+        query: &[],
+    };
+
     #[tokio::test]
     async fn a_later_page_that_is_too_large_goes_on_in_small_ones() {
         let server = TestServer::new(|asked: &Asked| {
@@ -365,11 +371,6 @@ mod tests {
         let api = Api {
             access: &server.access,
         };
-        let list = List {
-            method: "comments.list",
-            path: &["comments"],
-            query: &[],
-        };
         for (page, expected) in [
             (None, "\"20 \""),
             (Some(2), "\"20 6\""),
@@ -377,7 +378,7 @@ mod tests {
         ] {
             let base = &server.access.base_url;
             let link = page.map(|page| format!("{base}comments?per_page=100&page={page}"));
-            let Part::Had(items) = api.part(list, link.as_deref()).await.unwrap() else {
+            let Part::Had(items) = api.part(COMMENTS, link.as_deref()).await.unwrap() else {
                 panic!("page {page:?} was not had");
             };
             assert_eq!(items.items, [expected]);
@@ -392,12 +393,7 @@ mod tests {
             let api = Api {
                 access: &server.access,
             };
-            let list = List {
-                method: "comments.list",
-                path: &["comments"],
-                query: &[],
-            };
-            let part = api.part(list, None).await.unwrap();
+            let part = api.part(COMMENTS, None).await.unwrap();
             assert!(matches!(part, Part::Failed(_)), "{location}");
         }
     }
